@@ -1,0 +1,1 @@
+//! walden: a home for PostgreSQL's write-ahead log.
