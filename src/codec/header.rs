@@ -1,0 +1,145 @@
+//! The header of an object: JSON in the skippable zstd frame that comes first.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::SystemIdentifier;
+
+/// Skippable frames are 0x184D2A50 to 0x184D2A5F (zstd frame format, RFC 8878 3.1.2); 7 is ours.
+const MAGIC: u32 = 0x184D_2A57;
+const FORMAT: u32 = 1;
+/// No header comes near it; a length above it is damage, and is not believed.
+const HEADER_BYTES_MAX: usize = 1 << 20;
+
+/// What an object says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Header {
+    /// Version of the object format.
+    pub walden: u32,
+    pub kind: Kind,
+    /// The file's name as PostgreSQL gave it, or the pack's.
+    pub name: String,
+    /// Of the raw content, in bytes.
+    pub size: u64,
+    /// CRC-32 (as in zlib) of the raw content, eight hexadecimal digits.
+    #[serde(with = "hex32")]
+    pub crc32: u32,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Segment,
+    Partial,
+    History,
+    BackupHistory,
+    Pack,
+    Manifest,
+}
+
+/// Who stored an object, for the person who has to find out why two differ.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    pub host: String,
+    /// The data directory or server it came from.
+    pub source: String,
+    pub system_identifier: SystemIdentifier,
+    pub time: jiff::Timestamp,
+    /// walden's version.
+    pub version: String,
+}
+
+/// `db1:/var/lib/postgresql/17/main at 2026-11-21T10:15:30Z`
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{} at {:.0}", self.host, self.source, self.time)
+    }
+}
+
+impl Header {
+    pub fn new(kind: Kind, name: impl Into<String>, content: Content, origin: Origin) -> Self {
+        Header {
+            walden: FORMAT,
+            kind,
+            name: name.into(),
+            size: content.size,
+            crc32: content.crc32,
+            origin,
+        }
+    }
+
+    /// The skippable frame: magic, length (both little-endian `u32`), JSON.
+    pub fn to_frame(&self) -> Vec<u8> {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        let length = u32::try_from(json.len()).unwrap_or(u32::MAX);
+        let mut frame = Vec::with_capacity(8 + json.len());
+        frame.extend_from_slice(&MAGIC.to_le_bytes());
+        frame.extend_from_slice(&length.to_le_bytes());
+        frame.extend_from_slice(&json);
+        frame
+    }
+
+    /// The header and what follows it.
+    pub fn split(object: &[u8]) -> Result<(Header, &[u8])> {
+        let damaged = |what: &str| {
+            Error::new(ErrorKind::Corrupt, format!("object header is damaged: {what}"))
+        };
+        let (magic, rest) = object.split_first_chunk().ok_or_else(|| damaged("too short"))?;
+        let (length, rest) = rest.split_first_chunk().ok_or_else(|| damaged("too short"))?;
+        if u32::from_le_bytes(*magic) != MAGIC {
+            return Err(damaged("not written by walden"));
+        }
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > HEADER_BYTES_MAX || length > rest.len() {
+            return Err(damaged("longer than the object"));
+        }
+        let (json, body) = rest.split_at(length);
+        let header: Header =
+            serde_json::from_slice(json).map_err(|e| damaged("not JSON of its shape").source(e))?;
+        if header.walden > FORMAT {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("object format {} is newer than this walden knows", header.walden),
+            )
+            .hint("Use the walden that wrote it, or a newer one."));
+        }
+        Ok((header, body))
+    }
+}
+
+/// What is known of raw content once it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content {
+    pub size: u64,
+    pub crc32: u32,
+}
+
+/// A CRC-32 as eight hexadecimal digits.
+pub mod hex32 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(crc: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{crc:08x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        u32::from_str_radix(&digits, 16).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+pub mod samples {
+    use super::{Content, Header, Kind, Origin};
+    use crate::postgres::SystemIdentifier;
+
+    pub fn header(content: Content) -> Header {
+        let origin = Origin {
+            host: "db1".into(),
+            source: "/data".into(),
+            system_identifier: SystemIdentifier(7_400_000_000_000_000_000),
+            time: "2026-11-21T10:00:00Z".parse().unwrap(),
+            version: "0.1.0".into(),
+        };
+        Header::new(Kind::Segment, "000000010000000A000000FF", content, origin)
+    }
+}

@@ -1,0 +1,1 @@
+//! `push` and `fetch`: the life of one WAL file, out and back.

@@ -1,0 +1,1 @@
+//! Tells the whole story on this machine in a temporary directory.

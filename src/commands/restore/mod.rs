@@ -1,0 +1,1 @@
+//! Places a backup and writes the recovery settings for a target.

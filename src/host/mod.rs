@@ -1,0 +1,3 @@
+//! This machine: files, clock, processes, signals.
+
+pub mod clock;

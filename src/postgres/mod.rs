@@ -1,0 +1,16 @@
+//! What PostgreSQL writes and says.
+
+pub mod lsn;
+pub mod timeline;
+pub mod version;
+pub mod system_identifier;
+pub mod wal_file_name;
+pub mod history_file;
+pub mod control_file;
+pub mod wal;
+
+pub use lsn::Lsn;
+pub use system_identifier::SystemIdentifier;
+pub use timeline::TimelineId;
+pub use version::MajorVersion;
+pub use wal_file_name::{SegmentName, WalFileName};

@@ -1,0 +1,1 @@
+//! The WAL as bytes. Pure: no files, no clock.

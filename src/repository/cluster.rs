@@ -1,0 +1,82 @@
+//! `cluster.json`: written by the first push, and the proof that a place is the one it should be.
+
+use std::fmt;
+
+use crate::codec::Origin;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::repository::Home;
+use crate::storage::Body;
+
+/// The name a user gives to a PostgreSQL cluster; it is a folder in the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClusterName(String);
+
+impl ClusterName {
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+        let fits =
+            (1..=64).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
+        if fits {
+            return Ok(ClusterName(name));
+        }
+        Err(Error::new(ErrorKind::Usage, format!("{name:?} cannot be the name of a cluster"))
+            .hint("Use 1 to 64 letters, digits, '.', '-' and '_', not starting with '.'."))
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Proof {
+    walden: u32,
+    cluster: String,
+    origin: Origin,
+}
+
+impl Home {
+    /// Makes sure that `cluster.json` stands here. Many may claim at once; the first one writes it.
+    pub fn claim(&self, origin: &Origin) -> Result<()> {
+        let proof = Proof { walden: 1, cluster: self.cluster.to_string(), origin: origin.clone() };
+        let json = serde_json::to_vec_pretty(&proof)
+            .map_err(|e| Error::new(ErrorKind::Bug, "write cluster.json").source(e))?;
+        match self.storage.put_new(&self.proof_key(), &Body::new(json)) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.prove(),
+            outcome => outcome,
+        }
+        .context(|| format!("claim {}", self.url()))
+    }
+
+    /// Shows that this is the place: the store has a `cluster.json` of this very cluster. Without it, that an object
+    /// is missing proves nothing: the mount may be empty, the prefix wrong, the bucket another.
+    pub fn prove(&self) -> Result<()> {
+        let key = self.proof_key();
+        let wrong = |what: &str| {
+            Error::new(ErrorKind::WrongPlace, format!("{}/{key} {what}", self.storage.url())).hint(
+                "Is this the right repository and prefix, is it mounted, has this cluster ever archived here?",
+            )
+        };
+        let json = match self.storage.get(&key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(wrong("is not there")),
+            outcome => outcome?,
+        };
+        let proof: Proof =
+            serde_json::from_slice(&json).map_err(|e| wrong("cannot be read").source(e))?;
+        if proof.origin.system_identifier != self.system_identifier {
+            return Err(wrong("names another cluster").with_kind(ErrorKind::ForeignCluster));
+        }
+        Ok(())
+    }
+
+    /// Turns "no such object" into a proven absence, or into the reason why nothing is proven.
+    pub(super) fn absent(&self, missing: Error) -> Error {
+        match self.prove() {
+            Ok(()) => missing.with_kind(ErrorKind::Absent),
+            Err(unproven) => unproven,
+        }
+    }
+}

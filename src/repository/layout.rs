@@ -1,0 +1,116 @@
+//! Object keys: the only file that builds or parses one.
+
+use crate::postgres::{SegmentName, TimelineId, WalFileName};
+use crate::repository::{BackupId, ClusterName, Home};
+use crate::storage::Key;
+
+const MANIFEST: &str = "manifest.json.zst";
+
+/// `<cluster>`
+pub fn cluster(name: &ClusterName) -> Key {
+    key(name.to_string())
+}
+
+impl Home {
+    /// `<cluster>/<system identifier>/cluster.json`: proof that this is the place.
+    pub fn proof_key(&self) -> Key {
+        self.key("cluster.json")
+    }
+
+    pub fn wal_key(&self, name: &WalFileName) -> Key {
+        match name {
+            WalFileName::Segment(segment) => {
+                self.key(&format!("{}/{segment}.zst", log_folder(segment.timeline, segment.log)))
+            }
+            WalFileName::Partial(segment) | WalFileName::BackupHistory(segment, _) => {
+                self.key(&format!("wal/{}/{name}.zst", segment.timeline.to_hex()))
+            }
+            WalFileName::History(_) => self.key(&format!("history/{name}.zst")),
+        }
+    }
+
+    /// The folder of the segments of one log file (4 GiB of WAL).
+    pub fn log_key(&self, timeline: TimelineId, log: u32) -> Key {
+        self.key(&log_folder(timeline, log))
+    }
+
+    pub fn histories_key(&self) -> Key {
+        self.key("history")
+    }
+
+    pub fn backups_key(&self) -> Key {
+        self.key("backup")
+    }
+
+    pub fn manifest_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}/{MANIFEST}"))
+    }
+
+    pub fn pack_key(&self, id: &BackupId, number: u32) -> Key {
+        self.key(&format!("backup/{id}/{}", pack_name(number)))
+    }
+
+    fn key(&self, rest: &str) -> Key {
+        key(format!("{}/{}/{rest}", self.cluster, self.system_identifier))
+    }
+}
+
+/// `data-00000.tar.zst`; the digits grow past 99,999 packs (3 TiB).
+pub fn pack_name(number: u32) -> String {
+    format!("data-{number:05}.tar.zst")
+}
+
+/// The segment whose object is `<segment>.zst`.
+pub fn segment_of(key: &Key) -> Option<SegmentName> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    SegmentName::parse(file.strip_suffix(".zst")?)
+}
+
+/// The timeline whose history is `<timeline>.history.zst`.
+pub fn history_of(key: &Key) -> Option<TimelineId> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    TimelineId::from_hex(file.strip_suffix(".history.zst")?).ok()
+}
+
+fn log_folder(timeline: TimelineId, log: u32) -> String {
+    let timeline = timeline.to_hex();
+    format!("wal/{timeline}/{timeline}{log:08X}")
+}
+
+/// Every part above is made of letters, digits, `.`, `-` and `_`, and is short.
+fn key(text: String) -> Key {
+    Key::new(text).expect("the parts of a key are checked where they are made")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::postgres::{SystemIdentifier, WalFileName};
+    use crate::repository::{ClusterName, Repository};
+    use crate::storage::memory::Memory;
+
+    #[test]
+    fn keys_are_those_of_the_format() {
+        let repository =
+            Repository::new(Arc::new(Memory::new()), ClusterName::new("main").unwrap());
+        let home = repository.home(SystemIdentifier(7));
+        for (name, key) in [
+            (
+                "000000010000000A000000FF",
+                "main/7/wal/00000001/000000010000000A/000000010000000A000000FF.zst",
+            ),
+            (
+                "000000010000000A000000FF.partial",
+                "main/7/wal/00000001/000000010000000A000000FF.partial.zst",
+            ),
+            (
+                "000000010000000A000000FF.00000028.backup",
+                "main/7/wal/00000001/000000010000000A000000FF.00000028.backup.zst",
+            ),
+            ("00000002.history", "main/7/history/00000002.history.zst"),
+        ] {
+            assert_eq!(home.wal_key(&WalFileName::parse(name).unwrap()).as_str(), key);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The manifest of a base backup: what it is, what is in it, and where each file lies in the packs.
+
+use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
+use crate::repository::BackupId;
+
+/// Raw bytes of the tar stream in each pack but the last: pack `n` holds the stream from `n * PACK_BYTES` on.
+/// Incompressible content stays well below the 64 MiB that an object may have.
+pub const PACK_BYTES: u64 = 32 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// Version of the manifest format.
+    pub walden: u32,
+    pub id: BackupId,
+    pub origin: Origin,
+    /// As `server_version_num`, for example 170011.
+    pub server_version_num: u32,
+    /// In bytes.
+    pub wal_segment_size: u32,
+    /// The timeline the backup was taken on.
+    pub timeline: TimelineId,
+    /// Where replay must begin (the redo location of the starting checkpoint).
+    pub start_lsn: Lsn,
+    /// Replay must reach this to be consistent.
+    pub end_lsn: Lsn,
+    pub began: jiff::Timestamp,
+    /// When the server said that the copy ended; a target before it cannot be reached from this backup.
+    pub ended: jiff::Timestamp,
+    pub from_standby: bool,
+    pub tablespaces: Vec<Tablespace>,
+    /// Raw bytes in each pack but the last.
+    pub pack_bytes: u64,
+    pub packs: Vec<Pack>,
+    /// In the order of the tar stream; `global/pg_control` and `backup_manifest` come last.
+    pub files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Tablespace {
+    pub oid: u32,
+    /// Where it was on the source.
+    pub path: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pack {
+    /// Raw bytes.
+    pub size: u64,
+    /// Bytes as stored.
+    pub stored: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileEntry {
+    /// Relative to the data directory; a tablespace's files stand under `pg_tblspc/<oid>/`.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "is_plain_file")]
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// In bytes; 0 for a directory.
+    pub size: u64,
+    /// Where the content begins in the tar stream.
+    pub offset: u64,
+    /// Seconds since 1970.
+    pub modified: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    #[default]
+    File,
+    Directory,
+}
+
+fn is_plain_file(kind: &FileKind) -> bool {
+    *kind == FileKind::File
+}
+
+impl Manifest {
+    pub fn system_identifier(&self) -> SystemIdentifier {
+        self.origin.system_identifier
+    }
+
+    /// Raw bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Bytes as stored, packs only.
+    pub fn stored(&self) -> u64 {
+        self.packs.iter().map(|pack| pack.stored).sum()
+    }
+
+    /// The segments that replay needs to become consistent, first to last.
+    pub fn wal_needed(&self) -> impl Iterator<Item = SegmentName> + use<> {
+        let size = self.wal_segment_size;
+        // `end_lsn` is where the next record would begin: the byte before it is the last one needed.
+        let last =
+            SegmentName::containing(self.timeline, Lsn(self.end_lsn.0.saturating_sub(1)), size);
+        let first = SegmentName::containing(self.timeline, self.start_lsn, size);
+        std::iter::successors(Some(first), move |segment| Some(segment.next(size)))
+            .take_while(move |segment| *segment <= last)
+    }
+
+    pub fn seal(&self, compression: Compression) -> Result<Vec<u8>> {
+        let json = serde_json::to_vec(self)
+            .map_err(|e| Error::new(ErrorKind::Bug, "write manifest").source(e))?;
+        let mut sealer = Sealer::new(compression, json.len() as u64)?;
+        sealer.write(&json)?;
+        sealer.finish(|content| {
+            Header::new(Kind::Manifest, self.id.as_str(), content, self.origin.clone())
+        })
+    }
+
+    pub fn open(sealed: &[u8]) -> Result<Manifest> {
+        let mut json = Vec::new();
+        codec::open(sealed, |piece| {
+            json.extend_from_slice(piece);
+            Ok(())
+        })?;
+        serde_json::from_slice(&json)
+            .map_err(|e| Error::new(ErrorKind::Corrupt, "manifest is not of its shape").source(e))
+    }
+}

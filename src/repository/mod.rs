@@ -1,0 +1,66 @@
+//! What we keep, by its domain name: nouns above, bytes below.
+
+pub mod layout;
+pub mod cluster;
+pub mod wal;
+pub mod backup;
+pub mod manifest;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::postgres::SystemIdentifier;
+use crate::storage::Storage;
+
+pub use backup::BackupId;
+pub use cluster::ClusterName;
+pub use manifest::Manifest;
+pub use wal::Stored;
+
+/// One repository, seen by one cluster name.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    storage: Arc<dyn Storage>,
+    cluster: ClusterName,
+}
+
+/// The part of a repository that belongs to one cluster, told by its system identifier.
+#[derive(Debug, Clone)]
+pub struct Home {
+    storage: Arc<dyn Storage>,
+    cluster: ClusterName,
+    system_identifier: SystemIdentifier,
+}
+
+impl Repository {
+    pub fn new(storage: Arc<dyn Storage>, cluster: ClusterName) -> Self {
+        Repository { storage, cluster }
+    }
+
+    /// The place as a person writes it.
+    pub fn url(&self) -> String {
+        self.storage.url()
+    }
+
+    pub fn home(&self, system_identifier: SystemIdentifier) -> Home {
+        let (storage, cluster) = (self.storage.clone(), self.cluster.clone());
+        Home { storage, cluster, system_identifier }
+    }
+
+    /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds one.
+    pub fn homes(&self) -> Result<Vec<Home>> {
+        let listing = self.storage.list(Some(&layout::cluster(&self.cluster)))?;
+        let identifiers = listing.folders.iter().filter_map(|folder| folder.parse().ok());
+        Ok(identifiers.map(|identifier| self.home(identifier)).collect())
+    }
+}
+
+impl Home {
+    pub fn system_identifier(&self) -> SystemIdentifier {
+        self.system_identifier
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}/{}/{}", self.storage.url(), self.cluster, self.system_identifier)
+    }
+}

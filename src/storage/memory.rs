@@ -1,0 +1,79 @@
+//! A store in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
+
+#[derive(Debug, Default)]
+pub struct Memory {
+    objects: Mutex<BTreeMap<Key, Bytes>>,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Memory::default()
+    }
+}
+
+impl Storage for Memory {
+    fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
+        let mut objects = self.objects.lock().unwrap();
+        if objects.contains_key(key) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{key} is there already")));
+        }
+        objects.insert(key.clone(), body.bytes.clone());
+        Ok(())
+    }
+
+    fn get(&self, key: &Key) -> Result<Bytes> {
+        let objects = self.objects.lock().unwrap();
+        let missing = || Error::new(ErrorKind::NotFound, format!("{key} is not there"));
+        objects.get(key).cloned().ok_or_else(missing)
+    }
+
+    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let object = self.get(key)?;
+        if range.start > range.end || range.end > object.len() as u64 {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{key} is shorter than {range:?}")));
+        }
+        Ok(object.slice(range.start as usize..range.end as usize))
+    }
+
+    fn head(&self, key: &Key) -> Result<ObjectInfo> {
+        let size = self.get(key)?.len() as u64;
+        Ok(ObjectInfo { key: key.clone(), size, modified: jiff::Timestamp::UNIX_EPOCH })
+    }
+
+    fn list(&self, folder: Option<&Key>) -> Result<Listing> {
+        let prefix = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
+        let objects = self.objects.lock().unwrap();
+        let mut listing = Listing::default();
+        for (key, bytes) in objects.iter() {
+            let Some(rest) = key.as_str().strip_prefix(&prefix) else { continue };
+            match rest.split_once('/') {
+                Some((folder, _)) if listing.folders.last().is_some_and(|last| last == folder) => {}
+                Some((folder, _)) => listing.folders.push(folder.to_owned()),
+                None => listing.objects.push(ObjectInfo {
+                    key: key.clone(),
+                    size: bytes.len() as u64,
+                    modified: jiff::Timestamp::UNIX_EPOCH,
+                }),
+            }
+        }
+        Ok(listing)
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.objects.lock().unwrap().remove(key);
+        Ok(())
+    }
+
+    fn url(&self) -> String {
+        "memory:".to_owned()
+    }
+}

@@ -1,0 +1,101 @@
+//! Keys to bytes. Knows nothing of WAL; every backend keeps the contract in `contract`.
+
+pub mod memory;
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The name of an object: relative, `/`-separated, without empty, `.` or `..` parts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// Refuses what could climb out of the repository or mean two things in two stores.
+    pub fn new(key: impl Into<String>) -> Result<Self> {
+        let key = key.into();
+        let is_safe = |part: &str| {
+            let allowed =
+                |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_' | b'+' | b':');
+            !part.is_empty() && part != "." && part != ".." && part.bytes().all(allowed)
+        };
+        if key.len() <= 900 && key.split('/').all(is_safe) {
+            return Ok(Key(key));
+        }
+        Err(Error::new(ErrorKind::Usage, format!("{key:?} cannot name an object"))
+            .hint("Use letters, digits, '.', '-' and '_' only."))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is to be stored, with the CRC-32 (ISO-HDLC, as in zlib) that the store must confirm.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub bytes: Bytes,
+    pub crc32: u32,
+}
+
+impl Body {
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let crc32 = crc32fast::hash(&bytes);
+        Body { bytes, crc32 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub key: Key,
+    /// In bytes, as stored.
+    pub size: u64,
+    pub modified: jiff::Timestamp,
+}
+
+/// One level below a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by key.
+    pub objects: Vec<ObjectInfo>,
+    /// The last part of each folder's name, sorted, without `/`.
+    pub folders: Vec<String>,
+}
+
+/// A place that keeps objects. All methods block; all may be called from many threads at once.
+///
+/// Kinds every backend uses: `NotFound`, `AlreadyExists`, `Unreachable`, `WrongPlace`, `NotAllowed`, `Throttled`,
+/// `Full`, `Corrupt`.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Creates an object, durable and verified when this returns; `AlreadyExists` where one of that name is there,
+    /// and that one is left as it was. Of many callers at once exactly one succeeds.
+    fn put_new(&self, key: &Key, body: &Body) -> Result<()>;
+
+    /// The whole object, or `NotFound`.
+    fn get(&self, key: &Key) -> Result<Bytes>;
+
+    /// The bytes of `range`, all of them, or `NotFound`; a range past the end is `Corrupt`.
+    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
+
+    /// Size and time of an object, or `NotFound`.
+    fn head(&self, key: &Key) -> Result<ObjectInfo>;
+
+    /// What lies one level below `folder` (`None`: the root). Empty where there is nothing: no proof of anything.
+    fn list(&self, folder: Option<&Key>) -> Result<Listing>;
+
+    /// Removes an object; to remove what is not there is a success.
+    fn delete(&self, key: &Key) -> Result<()>;
+
+    /// The place as a person writes it, without secrets.
+    fn url(&self) -> String;
+}
