@@ -9,3 +9,4 @@ pub mod data_directory;
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+pub mod atomic_file;
