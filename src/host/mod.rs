@@ -1,3 +1,4 @@
 //! This machine: files, clock, processes, signals.
 
 pub mod clock;
+pub mod privileges;
