@@ -12,6 +12,7 @@ use rustix::fs::{CWD, RenameFlags};
 const FOLDER_SETTLED: Duration = Duration::from_secs(60 * 60);
 
 /// A temporary file of a process that lives no more: no request runs for a day.
+const TEMPORARY_PREFIX: &str = ".walden-";
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A file under a temporary name beside its destination, until it is published; dropped before that it is removed.
@@ -29,9 +30,14 @@ pub struct PendingFile {
 impl PendingFile {
     /// The folder must be there; `mode` as in chmod, narrowed by the umask.
     pub fn create(destination: &Path, mode: u32) -> io::Result<Self> {
+        PendingFile::create_as(TEMPORARY_PREFIX, destination, mode)
+    }
+
+    /// As `create`, with a temporary name that begins with `prefix`.
+    pub fn create_as(prefix: &str, destination: &Path, mode: u32) -> io::Result<Self> {
         let folder = folder_of(destination);
         loop {
-            let name = format!(".walden-{}-{:016x}.tmp", std::process::id(), fastrand::u64(..));
+            let name = format!("{prefix}{}-{:016x}.tmp", std::process::id(), fastrand::u64(..));
             let temporary = folder.join(name);
             match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
                 // Hosts that share a folder share process ids, and a fork shares the seed.
@@ -66,6 +72,14 @@ impl PendingFile {
         steps::took(steps::Step::Move(&self.temporary, &self.destination));
         self.published = true;
         sync_folder(folder_of(&self.destination))
+    }
+
+    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`, without the waits for
+    /// the disk.
+    pub fn hand_over(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.destination)?;
+        self.published = true;
+        Ok(())
     }
 
     fn sync_file(&self) -> io::Result<()> {
@@ -122,7 +136,7 @@ impl Drop for PendingFile {
 
 /// Whether a file of this name is one that was never published.
 pub fn is_temporary(name: &str) -> bool {
-    name.starts_with(".walden-") && name.ends_with(".tmp")
+    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(".tmp")
 }
 
 /// Removes what processes that died a day ago or earlier left in `folder`; tells whether there was any.

@@ -57,6 +57,10 @@ fn fetch_from_any(target: &Target<'_>, repositories: &[Repository]) -> Result<()
     }
 }
 
+/// A fetch that is killed leaves its temporary file in pg_wal. Under this name PostgreSQL removes it when it starts
+/// again (`RemoveTempXlogFiles`, xlog.c), and ignores it until then.
+const TEMPORARY_PREFIX: &str = "xlogtemp.walden-";
+
 /// Where PostgreSQL wants the file, and the server it is for.
 struct Target<'a> {
     name: WalFileName,
@@ -67,14 +71,26 @@ struct Target<'a> {
 impl Target<'_> {
     /// Nobody sees the file before it is whole and checked.
     fn take_from(&self, home: &Home, system_identifier: SystemIdentifier) -> Result<()> {
-        let mut pending = PendingFile::beside(self.destination)?;
+        let mut pending = PendingFile::create_as(TEMPORARY_PREFIX, self.destination, 0o600)
+            .map_err(|e| self.unwritable(e))?;
         let mut check = WalFileCheck::new(&self.name);
         home.get_wal(&self.name, |piece| {
             check.write(piece).map_err(|error| error.with_kind(ErrorKind::Corrupt))?;
-            pending.write(piece)
+            pending.write(piece).map_err(|e| self.unwritable(e))
         })?;
         self.expect_ours(check, system_identifier)?;
-        pending.publish_replacing()
+        // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`, xlogarchive.c).
+        pending.hand_over().map_err(|e| self.unwritable(e))
+    }
+
+    fn unwritable(&self, error: std::io::Error) -> Error {
+        let kind = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            _ => ErrorKind::Host,
+        };
+        Error::new(kind, format!("cannot write {}", self.destination.display()))
+            .source(error)
+            .hint("Is there room in pg_wal, and may the server's user write there?")
     }
 
     fn expect_ours(&self, check: WalFileCheck, ours: SystemIdentifier) -> Result<()> {
