@@ -8,6 +8,9 @@ pub mod wal_file_name;
 pub mod history_file;
 pub mod control_file;
 pub mod wal;
+pub mod wal_file_check;
+pub mod installation;
+pub mod server;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;

@@ -1,1 +1,6 @@
-fn main() {}
+//! The integration tests, one crate: each file is a chapter, `harness` is the language they are told in.
+
+mod harness;
+
+/// The harness keeps its own promises.
+mod house;
