@@ -1,7 +1,7 @@
 //! Checks that bytes are the WAL file they are named: the same check before a push and after a fetch.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::history_file::TimelineHistory;
+use crate::postgres::history_file::HistoryFile;
 use crate::postgres::wal::{SegmentCheck, SegmentFacts};
 use crate::postgres::{SegmentName, WalFileName};
 
@@ -53,7 +53,7 @@ impl WalFileCheck {
 fn check_text(name: &WalFileName, bytes: &[u8]) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|e| invalid(name, "is not text").source(e))?;
     match name {
-        WalFileName::History(timeline) => TimelineHistory::parse(*timeline, text)
+        WalFileName::History(timeline) => HistoryFile::parse(*timeline, text)
             .map(|_| ())
             .map_err(|error| error.with_kind(ErrorKind::InvalidSource)),
         WalFileName::BackupHistory(segment, _) => check_backup_history(name, segment, text),

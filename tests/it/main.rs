@@ -5,3 +5,6 @@ mod harness;
 
 /// The harness keeps its own promises.
 mod house;
+
+/// `push` and `fetch` on a directory.
+mod archive;

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod program;
 pub mod scratch;
 pub mod session;
+pub mod site;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use walden::postgres::installation::Installation;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use program::{Output, Running, Walden};
 pub use scratch::Scratch;
+pub use site::Site;
 
 /// The version a test uses when any will do.
 pub const ANY_MAJOR: MajorVersion = MajorVersion(17);
