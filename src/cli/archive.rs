@@ -64,7 +64,9 @@ impl Fetch {
         let limit = app.settings.fetch.retry_for + app.settings.s3.request_timeout;
         watchdog::start(limit + GRACE, exit::fetch_undecided(), move || {
             let seconds = (limit + GRACE).as_secs();
-            format!("walden: fetch: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)")
+            format!(
+                "walden: fetch: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)"
+            )
         });
         fetch::run(app, &name, &self.destination)
     }

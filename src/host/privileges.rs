@@ -21,8 +21,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whom root should run PostgreSQL as: `postgres` where there is one, else `nobody`. `None` for everybody but root,
-/// who run it as themselves.
+/// Whom root should run PostgreSQL as: `postgres` where there is one, else `nobody`. `None` for
+/// everybody but root, who run it as themselves.
 pub fn server_user() -> Result<Option<User>> {
     if !is_root() {
         return Ok(None);
@@ -51,7 +51,8 @@ pub fn owner_of(path: &Path) -> Option<User> {
 
 /// Makes a child run as `user`; `None` leaves it as we are.
 ///
-/// The standard library drops root's supplementary groups when it changes the user, so the child keeps none.
+/// The standard library drops root's supplementary groups when it changes the user, so the child
+/// keeps none.
 pub fn run_as<'a>(command: &'a mut Command, user: Option<&User>) -> &'a mut Command {
     if let Some(user) = user {
         command.uid(user.uid).gid(user.gid);

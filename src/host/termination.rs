@@ -21,7 +21,8 @@ pub fn exit_when_told(code: u8, line: &'static str) {
             leave(code, line);
         }
     };
-    let started = std::thread::Builder::new().name("signals".into()).stack_size(64 << 10).spawn(wait);
+    let started =
+        std::thread::Builder::new().name("signals".into()).stack_size(64 << 10).spawn(wait);
     if let Err(error) = started {
         tracing::warn!(%error, "cannot wait for signals");
     }

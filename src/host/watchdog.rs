@@ -13,7 +13,8 @@ pub fn start(limit: Duration, code: u8, line: impl FnOnce() -> String + Send + '
         std::thread::sleep(limit);
         leave(code, &line());
     };
-    let started = std::thread::Builder::new().name("watchdog".into()).stack_size(64 << 10).spawn(watch);
+    let started =
+        std::thread::Builder::new().name("watchdog".into()).stack_size(64 << 10).spawn(watch);
     if let Err(error) = started {
         tracing::warn!(%error, "no watchdog");
     }

@@ -17,8 +17,8 @@ pub struct Installation {
     pub version: String,
 }
 
-/// Where packages put a major version; `{}` stands for it. Debian, RPM (PGDG), Alpine, Gentoo, Homebrew (both
-/// places), MacPorts, Postgres.app.
+/// Where packages put a major version; `{}` stands for it. Debian, RPM (PGDG), Alpine, Gentoo,
+/// Homebrew (both places), MacPorts, Postgres.app.
 const PACKAGED: [&str; 8] = [
     "/usr/lib/postgresql/{}/bin",
     "/usr/pgsql-{}/bin",
@@ -57,7 +57,8 @@ impl Installation {
         Ok(Installation { bin: bin.to_owned(), major, version })
     }
 
-    /// The programs of one major version: those in `bin` where the user named it, else what this machine has.
+    /// The programs of one major version: those in `bin` where the user named it, else what this
+    /// machine has.
     pub fn find(major: MajorVersion, bin: Option<&Path>) -> Result<Installation> {
         if let Some(bin) = bin {
             let named = Installation::at(bin)?;
@@ -75,7 +76,8 @@ impl Installation {
         fits.cloned().ok_or_else(|| missing(&format!("PostgreSQL {major}"), &found))
     }
 
-    /// The newest version walden supports: in `bin` where the user named it, else of what this machine has.
+    /// The newest version walden supports: in `bin` where the user named it, else of what this
+    /// machine has.
     pub fn newest(bin: Option<&Path>) -> Result<Installation> {
         if let Some(bin) = bin {
             return Installation::at(bin);
@@ -93,7 +95,8 @@ impl Installation {
     }
 }
 
-/// Everything this machine has, the places of packages first, then PATH. One directory is listed once.
+/// Everything this machine has, the places of packages first, then PATH. One directory is listed
+/// once.
 pub fn installed() -> Vec<Installation> {
     let mut found: Vec<Installation> = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();

@@ -1,7 +1,8 @@
 //! A PostgreSQL server of our own: make its cluster, start it, know how it is, stop it for certain.
 //!
-//! Scratch servers listen on a Unix socket only. The server is our child, so that its end is seen at once, and it
-//! leads a process group of its own, so that Ctrl-C on our terminal reaches us and not it.
+//! Scratch servers listen on a Unix socket only. The server is our child, so that its end is seen
+//! at once, and it leads a process group of its own, so that Ctrl-C on our terminal reaches us and
+//! not it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -70,7 +71,8 @@ pub struct Server {
 const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Makes a new cluster in `pgdata` with `initdb`: superuser `postgres`, UTF-8, `trust` (its socket is for us alone).
+/// Makes a new cluster in `pgdata` with `initdb`: superuser `postgres`, UTF-8, `trust` (its socket
+/// is for us alone).
 ///
 /// Its parent must be writable for the user; no fsync, it is for rehearsals.
 pub fn initialize(
@@ -132,7 +134,8 @@ impl Server {
         Ok(Server { launch, child, ended: None, left_alone: false })
     }
 
-    /// Waits until the server is `Ready` or `Standby`; an error with its last words where it ends or stays away.
+    /// Waits until the server is `Ready` or `Standby`; an error with its last words where it ends
+    /// or stays away.
     pub fn wait_until_up(&mut self, deadline: Deadline) -> Result<State> {
         loop {
             match self.state() {
@@ -187,8 +190,9 @@ impl Server {
         self.ended
     }
 
-    /// Stops the server by the deadline. Where a fast stop does not get there, say because `archive_command` hangs,
-    /// it is stopped as by a crash, and where that fails it is killed; both are errors, but it has ended.
+    /// Stops the server by the deadline. Where a fast stop does not get there, say because
+    /// `archive_command` hangs, it is stopped as by a crash, and where that fails it is killed;
+    /// both are errors, but it has ended.
     pub fn stop(&mut self, how: Stop, deadline: Deadline) -> Result<()> {
         if how == Stop::Fast {
             self.signal(Signal::INT);
@@ -236,7 +240,8 @@ impl Server {
         String::from_utf8_lossy(&fs::read(&self.launch.log).unwrap_or_default()).into_owned()
     }
 
-    /// Does nothing once the child has been waited for: its process id may be somebody else's by now.
+    /// Does nothing once the child has been waited for: its process id may be somebody else's by
+    /// now.
     fn signal(&mut self, signal: Signal) {
         if self.has_ended() {
             return;

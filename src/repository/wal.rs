@@ -127,7 +127,8 @@ mod tests {
     fn sealed(content: &[u8], level: i32, host: &str) -> Body {
         let mut sealer = Sealer::new(Compression { level }, content.len() as u64).unwrap();
         sealer.write(content).unwrap();
-        let describe = |content| Header::new(Kind::Segment, name().to_string(), content, origin(host));
+        let describe =
+            |content| Header::new(Kind::Segment, name().to_string(), content, origin(host));
         Body::new(sealer.finish(describe).unwrap())
     }
 

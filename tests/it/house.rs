@@ -1,4 +1,5 @@
-//! The harness keeps its own promises: clusters of every version start, crash, stop and leave nothing behind.
+//! The harness keeps its own promises: clusters of every version start, crash, stop and leave
+//! nothing behind.
 
 use crate::harness::{ANY_MAJOR, Cluster, Walden, every_major};
 

@@ -1,4 +1,5 @@
-//! The integration tests, one crate: each file is a chapter, `harness` is the language they are told in.
+//! The integration tests, one crate: each file is a chapter, `harness` is the language they are
+//! told in.
 
 mod harness;
 

@@ -108,7 +108,10 @@ impl Target<'_> {
         match wanted {
             Some(wanted) if wanted != facts.segment_size => Err(Error::new(
                 ErrorKind::ForeignCluster,
-                format!("the archived file has {} bytes, this server wants {wanted}", facts.segment_size),
+                format!(
+                    "the archived file has {} bytes, this server wants {wanted}",
+                    facts.segment_size
+                ),
             )
             .hint("The cluster was given another --wal-segsize; restore a backup made since.")),
             _ => Ok(()),

@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::codec::Origin;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{self, clock};
-use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::postgres::control_file::ControlFile;
+use crate::postgres::{SystemIdentifier, WalFileName};
 
 /// Bytes read or written at a time: large enough to be quick, small enough to stay in the cache. A buffer for a whole
 /// segment would cost more in page faults than the reading.

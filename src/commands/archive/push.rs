@@ -91,7 +91,10 @@ impl Source<'_> {
         match self.caller.control_file {
             Some(ours) if ours.system_identifier != found => Err(Error::new(
                 ErrorKind::ForeignCluster,
-                format!("file is of cluster {found}, {} is {}", self.caller.place, ours.system_identifier),
+                format!(
+                    "file is of cluster {found}, {} is {}",
+                    self.caller.place, ours.system_identifier
+                ),
             )
             .hint("Somebody put WAL of another cluster into this pg_wal; nothing was archived.")),
             _ => Ok(found),

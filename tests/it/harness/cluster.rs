@@ -1,7 +1,7 @@
 //! A real PostgreSQL cluster in a temporary directory, spoken of as a DBA would.
 //!
-//! Every wait has an end, and every failure shows the server's log. Dropped, also by a panic, the server is stopped
-//! and its directories are gone.
+//! Every wait has an end, and every failure shows the server's log. Dropped, also by a panic, the
+//! server is stopped and its directories are gone.
 
 mod standby;
 
@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Names the socket only; every cluster has a directory of its own.
 const PORT: u16 = 5432;
 
-/// Small and quick, and quiet between the statements of a test: WAL is written when the test writes it.
+/// Small and quick, and quiet between the statements of a test: WAL is written when the test writes
+/// it.
 const SETTINGS: [(&str, &str); 10] = [
     ("wal_level", "replica"),
     ("max_wal_senders", "10"),
@@ -163,7 +164,8 @@ impl Cluster {
         }
     }
 
-    /// A data directory that is there already, restored say; not started yet. It stays when this is dropped.
+    /// A data directory that is there already, restored say; not started yet. It stays when this is
+    /// dropped.
     pub fn over(major: MajorVersion, pgdata: &Path) -> Cluster {
         let scratch = Scratch::new();
         let launch = launch(major, &scratch, pgdata.to_owned(), Vec::new());
@@ -215,7 +217,8 @@ impl Cluster {
         self.server.as_mut().expect("the cluster is running")
     }
 
-    /// Whether the server ends by itself within the patience of a test: recovery that must not go on.
+    /// Whether the server ends by itself within the patience of a test: recovery that must not go
+    /// on.
     pub fn ends_by_itself(&mut self) -> bool {
         match &mut self.server {
             Some(server) => server.wait_until_ended(Deadline::after(PATIENCE)),
@@ -351,7 +354,8 @@ impl Cluster {
         self.value("SELECT system_identifier FROM pg_control_system()")
     }
 
-    /// walden as this cluster's administrator would call it: its repository and name, its socket, its user.
+    /// walden as this cluster's administrator would call it: its repository and name, its socket,
+    /// its user.
     pub fn walden(&self) -> Walden {
         let mut walden = Walden::new().as_server_user().current_dir(self.pgdata());
         if let Some(Archive { repository, cluster }) = &self.archive {

@@ -25,7 +25,8 @@ pub fn every_major() -> impl Iterator<Item = MajorVersion> {
     (MajorVersion::OLDEST.0..=MajorVersion::NEWEST.0).map(MajorVersion)
 }
 
-/// The programs `tests/setup/postgres.sh` installed; without them a test fails, it is never skipped.
+/// The programs `tests/setup/postgres.sh` installed; without them a test fails, it is never
+/// skipped.
 #[track_caller]
 pub fn installation(major: MajorVersion) -> Installation {
     let bin = installed_in().join(major.to_string()).join("bin");
@@ -47,7 +48,8 @@ fn installed_in() -> PathBuf {
     }
 }
 
-/// `pg_waldump` of this major version, which only distributions package; `None` where it is not installed.
+/// `pg_waldump` of this major version, which only distributions package; `None` where it is not
+/// installed.
 pub fn pg_waldump(major: MajorVersion) -> Option<PathBuf> {
     let packaged = walden::postgres::installation::installed();
     let programs = packaged.iter().filter(|found| found.major == major);

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use walden::host::privileges;
 
-/// Builds one call. What the developer's own shell says about walden, PostgreSQL and AWS is kept out.
+/// Builds one call. What the developer's own shell says about walden, PostgreSQL and AWS is kept
+/// out.
 #[derive(Clone)]
 pub struct Walden {
     arguments: Vec<OsString>,
@@ -121,7 +122,8 @@ fn drain(mut pipe: impl std::io::Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// The binary, where the server's user can execute it: from a private target directory of root it is copied once.
+/// The binary, where the server's user can execute it: from a private target directory of root it
+/// is copied once.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {

@@ -9,7 +9,8 @@ use walden::host::privileges;
 pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    /// Under the temporary directory, or under /tmp where that one is too deep for a socket or closed to others.
+    /// Under the temporary directory, or under /tmp where that one is too deep for a socket or
+    /// closed to others.
     pub fn new() -> Scratch {
         let preferred = std::env::temp_dir();
         let fits = preferred.as_os_str().len() <= 40 && privileges::everybody_can_read(&preferred);

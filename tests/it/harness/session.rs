@@ -1,4 +1,5 @@
-//! SQL over the socket by a client of the tests' own: a witness that owes nothing to the code under test.
+//! SQL over the socket by a client of the tests' own: a witness that owes nothing to the code under
+//! test.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;

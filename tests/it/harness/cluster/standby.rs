@@ -9,7 +9,8 @@ use super::{Cluster, launch, quoted};
 use crate::harness::Scratch;
 
 impl Cluster {
-    /// A standby made from a copy of the primary; it gets its WAL by `walden fetch` from where the primary archives.
+    /// A standby made from a copy of the primary; it gets its WAL by `walden fetch` from where the
+    /// primary archives.
     #[track_caller]
     pub fn standby_of(primary: &Cluster) -> Cluster {
         let mut standby = Cluster::copy_of(primary);
