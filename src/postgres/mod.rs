@@ -8,6 +8,7 @@ pub mod wal_file_name;
 pub mod history_file;
 pub mod control_file;
 pub mod wal;
+pub mod connection;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;
