@@ -9,5 +9,8 @@ mod house;
 /// `push` and `fetch` on a directory.
 mod archive;
 
+/// The whole story, on every version.
+mod story;
+
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
