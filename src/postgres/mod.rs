@@ -11,6 +11,7 @@ pub mod wal;
 pub mod wal_file_check;
 pub mod installation;
 pub mod server;
+pub mod connection;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;

@@ -8,3 +8,6 @@ mod house;
 
 /// `push` and `fetch` on a directory.
 mod archive;
+
+/// What PostgreSQL makes of `fetch` in real recovery.
+mod recovery;

@@ -13,23 +13,57 @@ impl Cluster {
     /// primary archives.
     #[track_caller]
     pub fn standby_of(primary: &Cluster) -> Cluster {
-        let archive = primary.archive.clone().expect("the primary archives somewhere");
-        let scratch = Scratch::new();
-        let environment = primary.launch.environment.clone();
-        let major = primary.major();
-        let launch = launch(major, &scratch, scratch.join("data"), environment);
-        let standby = Cluster { server: None, launch, archive: Some(archive.clone()), scratch };
-        primary.copy_while_running(standby.pgdata());
-        standby.configure("hot_standby", "on");
-        standby.configure("archive_mode", "off");
-        let fetch = archive.command(r#"fetch "%f" "%p""#);
-        standby.configure("restore_command", &quoted(&fetch));
-        fs::write(standby.pgdata().join("standby.signal"), "").expect("write standby.signal");
-        privileges::give_tree(standby.pgdata(), standby.launch.user.as_ref())
-            .expect("give it away");
-        let mut standby = standby;
+        let mut standby = Cluster::copy_of(primary);
+        standby.signal("standby.signal");
         standby.start_again();
         standby
+    }
+
+    /// A copy of a data directory, not started: of a running cluster as a backup would be, of a stopped one as it is.
+    /// It has no WAL of its own, archives nothing, and gets what it needs by `walden fetch`.
+    #[track_caller]
+    pub fn copy_of(source: &Cluster) -> Cluster {
+        let archive = source.archive.clone().expect("the source archives somewhere");
+        let scratch = Scratch::new();
+        let environment = source.launch.environment.clone();
+        let launch = launch(source.major(), &scratch, scratch.join("data"), environment);
+        let copy = Cluster { server: None, launch, archive: Some(archive.clone()), scratch };
+        match source.server {
+            Some(_) => source.copy_while_running(copy.pgdata()),
+            None => copy_tree(source.pgdata(), copy.pgdata()),
+        }
+        copy.configure("hot_standby", "on");
+        copy.configure("archive_mode", "off");
+        let fetch = archive.command(r#"fetch "%f" "%p""#);
+        copy.configure("restore_command", &quoted(&fetch));
+        privileges::give_tree(copy.pgdata(), copy.launch.user.as_ref()).expect("give it away");
+        copy
+    }
+
+    /// `recovery.signal` or `standby.signal`, for the next start.
+    pub fn signal(&self, name: &str) {
+        fs::write(self.pgdata().join(name), "").expect("write the signal file");
+    }
+
+    /// For the next start: `copy` gets its WAL from another place.
+    pub fn restore_from(&mut self, repository: &str) {
+        let archive = self.archive.as_mut().expect("it was made with an archive");
+        repository.clone_into(&mut archive.repository);
+        let fetch = archive.command(r#"fetch "%f" "%p""#);
+        self.configure("restore_command", &quoted(&fetch));
+    }
+
+    /// From the next start on, a copy archives to where its source did.
+    pub fn archive_again(&self) {
+        let archive = self.archive.as_ref().expect("it was made with an archive");
+        self.configure("archive_mode", "on");
+        self.configure("archive_command", &quoted(&archive.command(r#"push "%p""#)));
+    }
+
+    /// For the next start, in the server's environment.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.launch.environment.retain(|(known, _)| known != name);
+        self.launch.environment.push((name.into(), value.into()));
     }
 
     /// The low-level backup of the manual: start, copy, stop, write the label.
