@@ -28,3 +28,9 @@ pub fn code(kind: ErrorKind) -> u8 {
 pub const FETCH_UNDECIDED: u8 = 200;
 /// `fetch` beside `standby.signal` could not decide: PostgreSQL will ask again.
 pub const FETCH_ASK_AGAIN: u8 = 3;
+
+/// What a `fetch` that could not decide exits with here: `standby.signal` lies in the directory PostgreSQL calls us in.
+pub fn fetch_undecided() -> u8 {
+    let is_standby = std::path::Path::new("standby.signal").exists();
+    if is_standby { FETCH_ASK_AGAIN } else { FETCH_UNDECIDED }
+}

@@ -16,7 +16,7 @@ use crate::config::{Overrides, Settings};
 use crate::error::Result;
 
 /// A home for PostgreSQL's write-ahead log.
-#[derive(Debug, clap::Parser)]
+#[derive(clap::Parser)]
 #[command(name = "walden", version)]
 struct Invocation {
     #[command(flatten)]

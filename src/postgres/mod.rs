@@ -10,6 +10,9 @@ pub mod recovery_settings;
 pub mod tablespace_map;
 pub mod control_file;
 pub mod wal;
+pub mod wal_file_check;
+pub mod installation;
+pub mod server;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;

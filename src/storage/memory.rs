@@ -77,3 +77,14 @@ impl Storage for Memory {
         "memory:".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Memory;
+    use crate::storage::contract;
+
+    #[test]
+    fn memory_keeps_the_contract() {
+        contract::run_all(&|| Box::new(Memory::new()));
+    }
+}

@@ -1,6 +1,9 @@
 //! Keys to bytes. Knows nothing of WAL; every backend keeps the contract in `contract`.
 
+pub mod directory;
 pub mod memory;
+#[doc(hidden)]
+pub mod contract;
 
 use std::fmt;
 use std::ops::Range;

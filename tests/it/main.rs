@@ -1,1 +1,13 @@
-fn main() {}
+//! The integration tests, one crate: each file is a chapter, `harness` is the language they are
+//! told in.
+
+mod harness;
+
+/// The harness keeps its own promises.
+mod house;
+
+/// `push` and `fetch` on a directory.
+mod archive;
+
+/// What PostgreSQL makes of `fetch` in real recovery.
+mod recovery;

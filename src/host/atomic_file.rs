@@ -1,0 +1,425 @@
+//! Files that appear whole or not at all, and that a power cut does not take back.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, RenameFlags};
+
+/// Kernels write dirty pages back after 30 seconds; a folder this old is on disk whoever made it.
+const FOLDER_SETTLED: Duration = Duration::from_secs(60 * 60);
+
+/// A temporary file of a process that lives no more: no request runs for a day.
+const TEMPORARY_PREFIX: &str = ".walden-";
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A file under a temporary name beside its destination, until it is published; dropped before that it is removed.
+///
+/// A process killed in between leaves the temporary file behind. It is in nobody's way: its name is never used
+/// again, and `is_temporary` tells it from what was published.
+#[derive(Debug)]
+pub struct PendingFile {
+    file: File,
+    temporary: PathBuf,
+    destination: PathBuf,
+    published: bool,
+}
+
+impl PendingFile {
+    /// The folder must be there; `mode` as in chmod, narrowed by the umask.
+    pub fn create(destination: &Path, mode: u32) -> io::Result<Self> {
+        PendingFile::create_as(TEMPORARY_PREFIX, destination, mode)
+    }
+
+    /// As `create`, with a temporary name that begins with `prefix`.
+    pub fn create_as(prefix: &str, destination: &Path, mode: u32) -> io::Result<Self> {
+        let folder = folder_of(destination);
+        loop {
+            let name = format!("{prefix}{}-{:016x}.tmp", std::process::id(), fastrand::u64(..));
+            let temporary = folder.join(name);
+            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
+                // Hosts that share a folder share process ids, and a fork shares the seed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                opened => {
+                    let (file, destination) = (opened?, destination.to_owned());
+                    steps::took(steps::Step::Create(&temporary));
+                    return Ok(PendingFile { file, temporary, destination, published: false });
+                }
+            }
+        }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Publishes under a name that must be free, else `AlreadyExists`: of many publishers exactly one succeeds.
+    ///
+    /// Durable on return, except the entries of the folders above: see `create_folders` and `sync_folders`.
+    pub fn publish_new(mut self) -> io::Result<()> {
+        self.sync_file()?;
+        self.move_to_free_name()?;
+        self.published = true;
+        sync_folder(folder_of(&self.destination))
+    }
+
+    /// Publishes in the place of what may be there; readers see the old file or the new one, whole. Durable on return.
+    pub fn publish_replacing(mut self) -> io::Result<()> {
+        self.sync_file()?;
+        fs::rename(&self.temporary, &self.destination)?;
+        steps::took(steps::Step::Move(&self.temporary, &self.destination));
+        self.published = true;
+        sync_folder(folder_of(&self.destination))
+    }
+
+    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`, without the waits for
+    /// the disk.
+    pub fn hand_over(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.destination)?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn sync_file(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        steps::took(steps::Step::SyncFile(&self.temporary));
+        Ok(())
+    }
+
+    /// One atomic step where the file system has it. NFS has not (EINVAL): there a hard link is the one operation that
+    /// refuses a taken name atomically, on the server.
+    fn move_to_free_name(&self) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.destination, flags) {
+            Ok(()) => {
+                steps::took(steps::Step::Move(&self.temporary, &self.destination));
+                Ok(())
+            }
+            Err(
+                rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP,
+            ) => self.link_to_free_name(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn link_to_free_name(&self) -> io::Result<()> {
+        match fs::hard_link(&self.temporary, &self.destination) {
+            // An NFS client that lost the answer asks again and is told of its own first success.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && self.is_at_destination() => {}
+            linked => linked?,
+        }
+        steps::took(steps::Step::Link(&self.temporary, &self.destination));
+        // A failure leaves a stale temporary file, which is harmless; the object is there.
+        let _ = fs::remove_file(&self.temporary);
+        Ok(())
+    }
+
+    fn is_at_destination(&self) -> bool {
+        let identity = |path: &Path| fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()));
+        match (identity(&self.temporary), identity(&self.destination)) {
+            (Ok(ours), Ok(theirs)) => ours == theirs,
+            _ => false,
+        }
+    }
+}
+
+impl Drop for PendingFile {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Whether a file of this name is one that was never published.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(".tmp")
+}
+
+/// Removes what processes that died a day ago or earlier left in `folder`; tells whether there was any.
+pub fn sweep_stale(folder: &Path) -> io::Result<bool> {
+    let mut swept = false;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > STALE);
+        if entry.file_name().to_str().is_some_and(is_temporary)
+            && entry.metadata()?.modified().is_ok_and(is_old)
+        {
+            fs::remove_file(entry.path())?;
+            swept = true;
+        }
+    }
+    Ok(swept)
+}
+
+/// Makes `folder` and what is missing between it and `root`, which must be there; durable on return.
+///
+/// A folder found there may be the work of a process that was killed, or is about to, before it synced the folder
+/// above; so young ones are synced again. That costs nothing once they are an hour old.
+pub fn create_folders(root: &Path, folder: &Path, mode: u32) -> io::Result<()> {
+    let mut unsettled = Vec::new();
+    for folder in chain(root, folder).collect::<Vec<_>>().into_iter().rev() {
+        match fs::metadata(folder) {
+            Ok(found) if is_settled(&found) => continue,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match DirBuilder::new().mode(mode).create(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made?,
+                }
+                steps::took(steps::Step::Create(folder));
+            }
+            Err(error) => return Err(error),
+        }
+        unsettled.push(folder);
+    }
+    unsettled.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
+}
+
+/// Makes durable that `folder` is reachable from `root`, both included, however young.
+pub fn sync_folders(root: &Path, folder: &Path) -> io::Result<()> {
+    chain(root, folder).try_for_each(sync_folder)?;
+    sync_folder(root)
+}
+
+/// The entries of a folder, made durable.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot sync a folder and do not need it; PostgreSQL forgives them too.
+        Err(error) if matches!(error.raw_os_error(), Some(INVAL | BADF)) => {}
+        synced => synced?,
+    }
+    steps::took(steps::Step::SyncFolder(folder));
+    Ok(())
+}
+
+const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const BADF: i32 = rustix::io::Errno::BADF.raw_os_error();
+
+/// `folder` and those above it, below `root`.
+fn chain<'a>(root: &'a Path, folder: &'a Path) -> impl Iterator<Item = &'a Path> {
+    folder.ancestors().take_while(move |&ancestor| ancestor != root && ancestor.starts_with(root))
+}
+
+fn is_settled(folder: &fs::Metadata) -> bool {
+    // Unknown, or in the future after the clock was set back: not settled.
+    let age = folder.created().ok().and_then(|made| made.elapsed().ok());
+    age.is_some_and(|age| age > FOLDER_SETTLED)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What was done in which order, for the crash double below; nothing at all outside tests.
+mod steps {
+    use std::path::Path;
+
+    #[derive(Debug)]
+    pub enum Step<'a> {
+        Create(&'a Path),
+        SyncFile(&'a Path),
+        Move(&'a Path, &'a Path),
+        Link(&'a Path, &'a Path),
+        SyncFolder(&'a Path),
+    }
+
+    #[cfg(not(test))]
+    pub fn took(_: Step<'_>) {}
+
+    #[cfg(test)]
+    pub use super::tests::took;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::io;
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, SystemTime};
+
+    use super::steps::Step;
+    use super::{PendingFile, create_folders, is_temporary, sweep_stale, sync_folders};
+
+    #[test]
+    fn publishing_never_replaces_unless_asked_to() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        publish(&path, b"first").unwrap();
+        let refused = publish(&path, b"second").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+
+        let mut pending = PendingFile::create(&path, 0o600).unwrap();
+        pending.write(b"third").unwrap();
+        pending.publish_replacing().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(names(root.path()), ["a"], "temporary files are gone");
+    }
+
+    #[test]
+    fn the_hard_link_way_refuses_a_taken_name_and_knows_its_own_success() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        let mut pending = PendingFile::create(&path, 0o600).unwrap();
+        pending.write(b"first").unwrap();
+        fs::hard_link(&pending.temporary, &path).unwrap();
+        pending.link_to_free_name().expect("the link is ours: its answer was lost");
+        drop(pending);
+
+        let other = PendingFile::create(&path, 0o600).unwrap();
+        let refused = other.link_to_free_name().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        drop(other);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(names(root.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_is_dropped_unpublished_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let mut pending = PendingFile::create(&root.path().join("a"), 0o600).unwrap();
+        pending.write(b"half").unwrap();
+        assert!(names(root.path()).iter().all(|name| is_temporary(name)));
+        drop(pending);
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn only_stale_temporary_files_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let two_days_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+        for (name, time) in [
+            (".walden-1-a.tmp", two_days_ago),
+            (".walden-1-b.tmp", SystemTime::now()),
+            ("object", two_days_ago),
+        ] {
+            fs::File::create(root.path().join(name)).unwrap().set_modified(time).unwrap();
+        }
+        assert!(sweep_stale(root.path()).unwrap());
+        assert_eq!(names(root.path()), [".walden-1-b.tmp", "object"]);
+        assert!(!sweep_stale(root.path()).unwrap());
+    }
+
+    /// The crash double: at every instant a power cut leaves no half file under the final name, and once publishing
+    /// has returned, the file and all folders above it survive.
+    #[test]
+    fn no_power_cut_leaves_half_a_file_or_takes_a_published_one_back() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("x/y/z");
+        let path = folder.join("object");
+        STEPS.take();
+        create_folders(root.path(), &folder, 0o700).unwrap();
+        publish(&path, b"content").unwrap();
+        let steps = STEPS.take();
+        for cut in 0..=steps.len() {
+            let mut disk = Disk::new(root.path());
+            steps[..cut].iter().for_each(|step| disk.take(step));
+            assert!(!disk.may_show_half(&path), "after {cut} of {steps:#?}");
+            assert_eq!(disk.keeps(&path), cut == steps.len(), "after {cut} of {steps:#?}");
+        }
+    }
+
+    #[test]
+    fn young_folders_of_others_are_synced_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("x/y");
+        fs::create_dir_all(&folder).unwrap();
+        STEPS.take();
+        create_folders(root.path(), &folder, 0o700).unwrap();
+        let above = |folder: &Path| Taken::SyncFolder(folder.to_owned());
+        assert_eq!(STEPS.take(), [above(root.path()), above(&root.path().join("x"))]);
+        sync_folders(root.path(), &folder).unwrap();
+        assert_eq!(STEPS.take().len(), 3);
+    }
+
+    fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut pending = PendingFile::create(path, 0o600)?;
+        pending.write(bytes)?;
+        pending.publish_new()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[derive(Debug, Clone, PartialEq)]
+    enum Taken {
+        Create(PathBuf),
+        SyncFile(PathBuf),
+        Move(PathBuf, PathBuf),
+        SyncFolder(PathBuf),
+    }
+
+    thread_local! {
+        static STEPS: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub fn took(step: Step<'_>) {
+        let taken = match step {
+            Step::Create(path) => Taken::Create(path.to_owned()),
+            Step::SyncFile(path) => Taken::SyncFile(path.to_owned()),
+            Step::Move(from, to) | Step::Link(from, to) => {
+                Taken::Move(from.to_owned(), to.to_owned())
+            }
+            Step::SyncFolder(path) => Taken::SyncFolder(path.to_owned()),
+        };
+        STEPS.with_borrow_mut(|steps| steps.push(taken));
+    }
+
+    /// What POSIX promises of a disk, and no more: a name survives when its folder was synced since, a content when its
+    /// file was; anything not synced may survive or not, as it likes.
+    struct Disk {
+        root: PathBuf,
+        /// Names in memory, each with the temporary name its content was written under.
+        seen: BTreeMap<PathBuf, PathBuf>,
+        kept: BTreeSet<PathBuf>,
+        whole: BTreeSet<PathBuf>,
+    }
+
+    impl Disk {
+        fn new(root: &Path) -> Self {
+            let (seen, kept, whole) = Default::default();
+            Disk { root: root.to_owned(), seen, kept, whole }
+        }
+
+        fn take(&mut self, step: &Taken) {
+            match step {
+                Taken::Create(path) => {
+                    self.seen.insert(path.clone(), path.clone());
+                }
+                Taken::SyncFile(path) => {
+                    self.whole.insert(path.clone());
+                }
+                Taken::Move(from, to) => {
+                    let origin = self.seen.remove(from).unwrap();
+                    self.seen.insert(to.clone(), origin);
+                }
+                Taken::SyncFolder(folder) => {
+                    let inside = |path: &&PathBuf| path.parent() == Some(folder);
+                    self.kept.extend(self.seen.keys().filter(inside).cloned());
+                }
+            }
+        }
+
+        fn may_show_half(&self, path: &Path) -> bool {
+            self.seen.get(path).is_some_and(|origin| !self.whole.contains(origin))
+        }
+
+        fn keeps(&self, path: &Path) -> bool {
+            path.ancestors().take_while(|&above| above != self.root).all(|p| self.kept.contains(p))
+        }
+    }
+}
