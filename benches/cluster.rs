@@ -21,7 +21,8 @@ fn main() {
     privileges::give(&repository, user.as_ref()).expect("give the directory away");
 
     let walden = env!("CARGO_BIN_EXE_walden");
-    let archive = format!("'{walden} --cluster bench --repository {} push \"%p\"'", repository.display());
+    let archive =
+        format!("'{walden} --cluster bench --repository {} push \"%p\"'", repository.display());
     let settings = [
         ("fsync", "off"),
         ("autovacuum", "off"),

@@ -29,9 +29,12 @@ struct Place {
 }
 
 fn main() {
-    let bench = Bench::start(&[("fsync", "off"), ("wal_keep_size", "'4GB'"), ("autovacuum", "off")]);
+    let bench =
+        Bench::start(&[("fsync", "off"), ("wal_keep_size", "'4GB'"), ("autovacuum", "off")]);
     let kinds = [("uuid and jsonb", mixed(&bench)), ("mostly empty", empty(&bench))];
-    println!("whole process, median of {ROUNDS} rounds, 16 MiB segments, directory on the same disk\n");
+    println!(
+        "whole process, median of {ROUNDS} rounds, 16 MiB segments, directory on the same disk\n"
+    );
     for (kind, segments) in kinds {
         let mut contenders = contenders();
         for round in 0..ROUNDS {
@@ -48,7 +51,8 @@ fn main() {
 }
 
 fn report(kind: &str, contenders: &[Contender]) {
-    let wall = |contender: &Contender| median(contender.took.iter().map(|took| took.wall).collect());
+    let wall =
+        |contender: &Contender| median(contender.took.iter().map(|took| took.wall).collect());
     let base = wall(&contenders[0]).as_secs_f64();
     println!("| {kind} | wall | to cp + sync | CPU | peak memory |\n|---|---|---|---|---|");
     for contender in contenders {
@@ -76,11 +80,14 @@ fn contenders() -> Vec<Contender> {
             shell(r#"zstd -q -1 --check "$1" -o "$2/copy.zst" && sync "$2/copy.zst""#),
         ),
         contender("walden push", Box::new(push)),
-        contender("walden --version", Box::new(|_| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_walden"));
-            command.arg("--version");
-            command
-        })),
+        contender(
+            "walden --version",
+            Box::new(|_| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_walden"));
+                command.arg("--version");
+                command
+            }),
+        ),
         contender("/bin/true", Box::new(|_| Command::new("/bin/true"))),
     ]
 }

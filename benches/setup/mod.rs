@@ -105,7 +105,8 @@ fn resident_peak(status_file: &str) -> u64 {
 fn children_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("read /proc/self/stat");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let ticks = |field: usize| fields.get(field - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let ticks =
+        |field: usize| fields.get(field - 3).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
     Duration::from_millis(10 * (ticks(16) + ticks(17)))
 }
 

@@ -78,7 +78,8 @@ fn tell(major: MajorVersion, repository: &str, environment: &[(String, String)])
         }
     }
     source.sql("UPDATE account SET name = 'changed' WHERE id <= 10");
-    let before = source.value("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let before =
+        source.value("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
     source.sql("INSERT INTO note VALUES (1000)");
     source.sql("DROP TABLE account");
     source.archive_everything();
@@ -149,7 +150,8 @@ fn every_kind_of_target_is_reached() {
     let mut ends = Vec::new();
     let mut xids = Vec::new();
     for n in 1..=4 {
-        let rows = source.sql(&format!("WITH i AS (INSERT INTO t VALUES ({n})) SELECT txid_current()"));
+        let rows =
+            source.sql(&format!("WITH i AS (INSERT INTO t VALUES ({n})) SELECT txid_current()"));
         xids.push(rows[0][0].clone().unwrap());
         ends.push(source.current_lsn().to_string());
         source.sql(&format!("SELECT pg_create_restore_point('after {n}')"));
