@@ -35,7 +35,8 @@ pub struct Written {
     pub origin: Origin,
 }
 
-/// For each key the values of the strongest source that has any; none where only the default speaks.
+/// For each key the values of the strongest source that has any; none where only the default
+/// speaks.
 pub struct Merged {
     written: Vec<Vec<Written>>,
 }

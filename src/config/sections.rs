@@ -14,7 +14,8 @@ pub struct RepositorySettings {
     pub url: String,
 }
 
-/// The s3:// repositories' settings. Credentials are not among them: they come by the cloud's own chain.
+/// The s3:// repositories' settings. Credentials are not among them: they come by the cloud's own
+/// chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Settings {
     pub endpoint: Option<String>,
