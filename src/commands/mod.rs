@@ -85,7 +85,7 @@ fn s3_options(settings: &S3Settings, conditional_put: ConditionalPut) -> s3::Opt
     s3::Options {
         endpoint: settings.endpoint.clone(),
         region: settings.region.clone(),
-        path_style: Some(settings.path_style),
+        path_style: settings.path_style,
         storage_class: settings.storage_class.clone(),
         sse: settings.sse.clone(),
         kms_key_id: settings.kms_key_id.clone(),

@@ -30,8 +30,7 @@ impl StateDirectory {
         let folder = match configured {
             Some(base) => prepare(base, data_directory, &identity)
                 .inspect_err(|error| {
-                    let place = base.display();
-                    tracing::warn!(%place, %error, "state_dir cannot be used, nothing is remembered");
+                    tracing::warn!(place = %base.display(), %error, "state_dir cannot be used");
                 })
                 .ok(),
             None => {
@@ -125,9 +124,9 @@ fn private_directory(path: &Path) -> io::Result<()> {
 /// The parent is asked, because the directory itself need not exist yet.
 fn lies_inside(path: &Path, data_directory: &Path) -> bool {
     let Ok(data_directory) = data_directory.canonicalize() else { return false };
-    let real =
+    let is_inside =
         |path: &Path| path.canonicalize().is_ok_and(|real| real.starts_with(&data_directory));
-    real(path) || path.parent().is_some_and(real)
+    is_inside(path) || path.parent().is_some_and(is_inside)
 }
 
 fn own_user() -> u32 {
