@@ -10,7 +10,7 @@ mod house;
 mod archive;
 
 /// The whole story, on every version.
-mod story;
+// mod story;
 
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
