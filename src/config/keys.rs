@@ -134,10 +134,10 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "s3.path_style",
         kind: Kind::Switch,
-        default: Some("false"),
+        default: None,
         example: "true",
-        meaning: "Name the bucket in the path instead of the host name; most stores that are not \
-                  Amazon's want it.",
+        meaning: "Name the bucket in the path instead of the host name. Unset: where an endpoint \
+                  is set, for most stores that are not Amazon's want it.",
     },
     Key {
         path: "s3.storage_class",

@@ -20,7 +20,7 @@ pub struct RepositorySettings {
 pub struct S3Settings {
     pub endpoint: Option<String>,
     pub region: Option<String>,
-    pub path_style: bool,
+    pub path_style: Option<bool>,
     pub storage_class: Option<String>,
     pub sse: Option<String>,
     pub kms_key_id: Option<String>,

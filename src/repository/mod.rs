@@ -13,7 +13,7 @@ use crate::postgres::SystemIdentifier;
 use crate::storage::Storage;
 
 pub use backup::BackupId;
-pub use cluster::ClusterName;
+pub use cluster::{Claim, ClusterName};
 pub use manifest::Manifest;
 pub use wal::Stored;
 

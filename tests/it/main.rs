@@ -12,5 +12,8 @@ mod configuration;
 /// `push` and `fetch` on a directory.
 mod archive;
 
+/// The whole story, on every version.
+mod story;
+
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
