@@ -6,6 +6,9 @@ mod harness;
 /// The harness keeps its own promises.
 mod house;
 
+/// Samples that work, docs that are complete, failures in one line.
+mod configuration;
+
 /// `push` and `fetch` on a directory.
 mod archive;
 
