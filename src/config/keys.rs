@@ -136,8 +136,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Switch,
         default: None,
         example: "true",
-        meaning: "Name the bucket in the path instead of the host name. Unset: where an endpoint \
-                  is set, for most stores that are not Amazon's want it.",
+        meaning: "Name the bucket in the path instead of the host name. Unset: yes where an \
+                  endpoint is set, since most stores that are not Amazon's want it.",
     },
     Key {
         path: "s3.storage_class",

@@ -1,4 +1,4 @@
-//! The configuration as people meet it: samples that work, docs that are complete, failures in one line.
+//! The configuration as people meet it: samples that work, complete docs, failures in one line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
