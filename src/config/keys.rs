@@ -264,11 +264,11 @@ pub const KEYS: &[Key] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::config::keys::{CONFIG_VARIABLE, KEYS, find};
+    use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, find};
 
     #[test]
     fn paths_and_variables_are_unique() {
-        let variables: BTreeSet<String> = KEYS.iter().map(|key| key.variable()).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(!variables.contains(CONFIG_VARIABLE));
     }
