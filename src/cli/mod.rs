@@ -53,7 +53,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(conclude(errand, || attempt(&words, errand)))
 }
 
-/// A panic unwinds to here: an abort would be a death by signal, of which PostgreSQL counts nothing.
+/// A panic unwinds to here: an abort is a death by signal, of which PostgreSQL counts nothing.
 fn conclude(errand: Errand, work: impl FnOnce() -> std::result::Result<(), ErrorKind>) -> u8 {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|panic| Err(failure::kind_of_panic(panic.as_ref())));
