@@ -17,3 +17,5 @@ mod archive;
 
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
+/// The story a newcomer sees.
+mod demo;
