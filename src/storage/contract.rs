@@ -107,7 +107,8 @@ fn ranges_are_exact(store: &dyn Storage) {
 }
 
 fn odd_keys_are_kept_apart(store: &dyn Storage) {
-    let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
+    // Longer than any of ours; servers that keep objects as files have little more room.
+    let long = format!("{}/{}", "d".repeat(50), "f".repeat(70));
     let names = ["a.b", "a-b", "a_b", "a+b", "a:b", "A.B", "a..b", "...", "-", "a/b", "0/0/0/0/0"];
     let names: Vec<Key> = names.into_iter().chain([long.as_str()]).map(key).collect();
     for name in &names {
