@@ -7,6 +7,7 @@ pub mod system_identifier;
 pub mod wal_file_name;
 pub mod history_file;
 pub mod recovery_settings;
+pub mod recovery_log;
 pub mod tablespace_map;
 pub mod control_file;
 pub mod wal;
