@@ -17,7 +17,8 @@ pub struct Environment {
     pub written: Vec<(usize, Written)>,
 }
 
-/// Sorts out our variables. An empty one counts as not set, as service managers and containers like to pass them.
+/// Sorts out our variables. An empty one counts as not set, as service managers and containers like
+/// to pass them.
 pub fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment> {
     let mut environment = Environment::default();
     for (name, value) in variables {

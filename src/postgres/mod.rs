@@ -6,6 +6,8 @@ pub mod version;
 pub mod system_identifier;
 pub mod wal_file_name;
 pub mod history_file;
+pub mod recovery_settings;
+pub mod tablespace_map;
 pub mod control_file;
 pub mod wal;
 pub mod wal_file_check;
