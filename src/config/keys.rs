@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn paths_and_variables_are_unique() {
-        let variables: BTreeSet<String> = KEYS.iter().map(|key| key.variable()).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(super::Key::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(!variables.contains(CONFIG_VARIABLE));
     }
