@@ -50,9 +50,14 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     failure::tell_of_panics_in_one_line();
     let words: Vec<OsString> = words.into_iter().collect();
     let errand = Errand::of(&words);
-    let attempt = std::panic::catch_unwind(AssertUnwindSafe(|| attempt(&words, errand)));
-    let outcome = attempt.unwrap_or_else(|panic| Err(failure::kind_of_panic(panic.as_ref())));
-    ExitCode::from(outcome.map_or_else(|kind| errand.exit_code(kind), |()| 0))
+    ExitCode::from(conclude(errand, || attempt(&words, errand)))
+}
+
+/// A panic unwinds to here: an abort is a death by signal, of which PostgreSQL counts nothing.
+fn conclude(errand: Errand, work: impl FnOnce() -> std::result::Result<(), ErrorKind>) -> u8 {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(failure::kind_of_panic(panic.as_ref())));
+    outcome.map_or_else(|kind| errand.exit_code(kind), |()| 0)
 }
 
 /// Tells of a failure where it happens to be known, and passes on what kind it was.
@@ -84,7 +89,24 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
 mod tests {
     use clap::CommandFactory as _;
 
-    use crate::cli::Invocation;
+    use crate::cli::errand::Errand;
+    use crate::cli::{Invocation, conclude};
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_panic_is_a_bug_and_to_a_recovery_no_end_of_the_archive() {
+        let panic = |errand| conclude(errand, || panic!("on purpose"));
+        assert_eq!(panic(Errand::Push), 70);
+        assert_eq!(panic(Errand::Other), 70);
+        assert_eq!(panic(Errand::Fetch), 200);
+    }
+
+    #[test]
+    fn success_is_nothing_but_success() {
+        assert_eq!(conclude(Errand::Fetch, || Ok(())), 0);
+        assert_eq!(conclude(Errand::Fetch, || Err(ErrorKind::Absent)), 1);
+        assert_eq!(conclude(Errand::Push, || Err(ErrorKind::Full)), 23);
+    }
 
     #[test]
     fn the_flags_fit_together() {

@@ -136,8 +136,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Switch,
         default: None,
         example: "true",
-        meaning: "Name the bucket in the path instead of the host name. Unset: where an endpoint \
-                  is set, for most stores that are not Amazon's want it.",
+        meaning: "Name the bucket in the path instead of the host name. Unset: yes where an \
+                  endpoint is set, since most stores that are not Amazon's want it.",
     },
     Key {
         path: "s3.storage_class",
@@ -264,11 +264,11 @@ pub const KEYS: &[Key] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::config::keys::{CONFIG_VARIABLE, KEYS, find};
+    use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, find};
 
     #[test]
     fn paths_and_variables_are_unique() {
-        let variables: BTreeSet<String> = KEYS.iter().map(super::Key::variable).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(!variables.contains(CONFIG_VARIABLE));
     }

@@ -79,8 +79,8 @@ pub fn path(path: PathBuf) -> Result<PathBuf, Unfit> {
 /// A URL, or a path, that holds no credentials. The text itself is never repeated: it may hold
 /// some.
 pub fn url(text: &str) -> Result<&str, Unfit> {
-    let write = "Credentials come by the cloud's own chain, such as AWS_ACCESS_KEY_ID, a profile or \
-                 a role.";
+    let write = "Credentials come by the cloud's own chain, such as AWS_ACCESS_KEY_ID, a profile \
+                 or a role.";
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok(text);
     };

@@ -42,6 +42,11 @@ pub fn server_user() -> Result<Option<User>> {
 
 const AS_A_USER: &str = "Run walden as the user PostgreSQL belongs to.";
 
+/// The user of this name, if this machine has one and it is not root.
+pub fn user_named(name: &str) -> Option<User> {
+    named(&fs::read_to_string("/etc/passwd").ok()?, name)
+}
+
 /// The user who owns `path`, unless that is root or nobody we know.
 pub fn owner_of(path: &Path) -> Option<User> {
     let uid = fs::metadata(path).ok()?.uid();

@@ -91,5 +91,6 @@ mod tests {
     #[test]
     fn memory_keeps_the_contract() {
         contract::run_all(&|| Box::new(Memory::new()));
+        contract::folders_are_no_objects(&Memory::new());
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration as people meet it: samples that work, docs that are complete, failures in one line.
+//! The configuration as people meet it: samples that work, complete docs, failures in one line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ fn text(path: &str) -> String {
 
 /// Every file under `folder`.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder).expect("list the samples");
+    let entries = entries.map(|entry| entry.expect("list the samples").path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
@@ -27,7 +28,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn resolve(toml: &str) -> Settings {
     let scratch = Scratch::new();
     let file = scratch.join("walden.toml");
-    fs::write(&file, toml).unwrap();
+    fs::write(&file, toml).expect("write a configuration");
     let overrides = Overrides { config: Some(file), ..Overrides::default() };
     let settings = Settings::resolve_from(&overrides, std::iter::empty(), Path::new("/nowhere"));
     settings.unwrap_or_else(|error| panic!("{}\n{toml}", error.one_line()))
@@ -65,11 +66,11 @@ fn every_sample_is_understood_by_who_reads_it() {
 
 #[track_caller]
 fn is_a_policy(text: &str) {
-    let policy: serde_json::Value = serde_json::from_str(text).unwrap();
+    let policy: serde_json::Value = serde_json::from_str(text).expect("a policy is JSON");
     assert_eq!(policy["Version"], "2012-10-17");
-    for statement in policy["Statement"].as_array().unwrap() {
+    for statement in policy["Statement"].as_array().expect("a list") {
         assert_eq!(statement["Effect"], "Allow");
-        let resource = statement["Resource"].as_str().unwrap();
+        let resource = statement["Resource"].as_str().expect("one resource");
         assert!(resource.starts_with("arn:aws:s3:::BUCKET"), "{resource}");
         let on_objects = resource.ends_with("/PREFIX/*");
         let actions = statement["Action"].to_string();

@@ -135,17 +135,23 @@ impl Connection {
 
     /// The next message, without those that may come at any time.
     pub(in crate::postgres) fn receive(&mut self) -> Result<Incoming<'_>> {
-        // The borrow checker does not see that a message passed over is not returned: look first, then return.
-        loop {
-            match self.wire.peek_tag()? {
-                b'N' | b'S' | b'A' => {
-                    if let Incoming::Other(message) = self.wire.receive()? {
-                        note(&mut self.parameters, &message);
-                    }
-                }
-                _ => return self.wire.receive(),
+        self.pass_over_asides()?;
+        self.wire.receive()
+    }
+
+    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with PROGRESS).
+    pub(in crate::postgres) fn next_is_progress(&mut self) -> Result<bool> {
+        self.pass_over_asides()?;
+        self.wire.next_is_copy_data_of(b'p')
+    }
+
+    fn pass_over_asides(&mut self) -> Result<()> {
+        while matches!(self.wire.peek_tag()?, b'N' | b'S' | b'A') {
+            if let Incoming::Other(message) = self.wire.receive()? {
+                note(&mut self.parameters, &message);
             }
         }
+        Ok(())
     }
 
     /// A COPY FROM STDIN gets no data from us: the server ends it with an error.
@@ -315,7 +321,10 @@ fn note(parameters: &mut BTreeMap<String, String>, message: &Message) {
         }
         Message::NoticeResponse(body) => {
             let notice = ServerMessage::parse(body.fields());
-            tracing::debug!("PostgreSQL says: {notice}");
+            match notice.severity.as_str() {
+                "WARNING" => tracing::warn!("PostgreSQL says: {notice}"),
+                _ => tracing::debug!("PostgreSQL says: {notice}"),
+            }
         }
         _ => {}
     }

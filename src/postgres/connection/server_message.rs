@@ -20,7 +20,7 @@ pub struct ServerMessage {
 }
 
 impl ServerMessage {
-    pub(super) fn parse(mut fields: ErrorFields<'_>) -> Self {
+    pub(in crate::postgres) fn parse(mut fields: ErrorFields<'_>) -> Self {
         let mut found = ServerMessage::default();
         while let Ok(Some(field)) = fields.next() {
             let value = String::from_utf8_lossy(field.value_bytes()).into_owned();

@@ -32,6 +32,9 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
+const LOOK: &str = "Look at PGSSLMODE, at PGSSLROOTCERT, at the names and dates of the server's certificate (it needs \
+                    subject alternative names), and at the server's log.";
+
 /// Shakes hands on a socket on which the server has agreed to TLS. `host`: as the user named it.
 pub fn handshake(
     mut socket: TcpStream,
@@ -42,18 +45,17 @@ pub fn handshake(
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
         Err(error) if options.mode == SslMode::VerifyFull => {
-            return Err(failed(&format!("{host:?} cannot stand in a certificate")).source(error));
+            return Err(failed(&format!("{host:?} cannot stand in a certificate"))
+                .source(error)
+                .hint(LOOK));
         }
         Err(_) => ServerName::from(std::net::IpAddr::from([0, 0, 0, 0])),
     };
     let mut connection = ClientConnection::new(Arc::new(config), name)
-        .map_err(|error| failed("cannot begin").source(error))?;
+        .map_err(|error| failed("cannot begin").source(error).hint(LOOK))?;
     while connection.is_handshaking() {
         connection.complete_io(&mut socket).map_err(|error| {
-            failed(&format!("with {host} did not succeed")).source(error).hint(
-                "Look at sslmode, at sslrootcert, at the names and dates of the server's certificate, and at the \
-                 server's log.",
-            )
+            failed(&format!("with {host} did not succeed")).source(error).hint(LOOK)
         })?;
     }
     Ok(StreamOwned::new(connection, socket))
@@ -72,7 +74,7 @@ fn config(options: &TlsOptions) -> Result<ClientConfig> {
     let verifier = Verifier::new(options, provider.clone())?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed("cannot begin").source(error))?
+        .map_err(|error| failed("cannot begin").source(error).hint(LOOK))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match (&options.cert, &options.key) {
@@ -125,7 +127,7 @@ impl Verifier {
         roots.add_parsable_certificates(trusted.iter().cloned());
         let chain = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
             .build()
-            .map_err(|error| failed("has no usable root certificate").source(error))?;
+            .map_err(|error| failed("has no usable root certificate").source(error).hint(LOOK))?;
         Ok(Verifier { provider, chain: Some(chain), trusted, check_name })
     }
 }
@@ -237,7 +239,7 @@ fn unusable(path: &Path, what: &str) -> Error {
 }
 
 fn failed(how: &str) -> Error {
-    Error::new(ErrorKind::Server, format!("TLS {how}")).hint("Look at PGSSLMODE and PGHOST.")
+    Error::new(ErrorKind::Server, format!("TLS {how}"))
 }
 
 /// The digest named by a certificate's outer signature algorithm; MD5 and SHA-1 become SHA-256 (RFC 5929, 4.1).

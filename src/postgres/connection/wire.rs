@@ -58,6 +58,15 @@ impl Wire {
         Ok(self.buffer[self.start])
     }
 
+    /// Whether the next message is copy data that begins with `kind`.
+    pub fn next_is_copy_data_of(&mut self, kind: u8) -> Result<bool> {
+        if self.peek_tag()? != COPY_DATA_TAG {
+            return Ok(false);
+        }
+        self.fill(6)?;
+        Ok(self.buffer[self.start + 5] == kind)
+    }
+
     pub fn receive(&mut self) -> Result<Incoming<'_>> {
         self.fill(5)?;
         let header = Header::parse(&self.buffer[self.start..self.end]).ok().flatten();

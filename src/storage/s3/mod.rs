@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumMode, ServerSideEncryption, StorageClass};
@@ -140,55 +140,65 @@ impl S3 {
             .body(ByteStream::from(body.bytes.clone()))
             .send()
             .await
-            .map_err(|error| match error.raw_response().map(|raw| raw.status().as_u16()) {
-                Some(501) if conditional => Failed::NotImplemented,
-                _ => Failed::Sorted(errors::sort(error, Asked::Bucket, &self.place(key))),
+            .map_err(|error| {
+                let status = error.raw_response().map(|raw| raw.status().as_u16());
+                let timed_out = matches!(&error, SdkError::DispatchFailure(e) if e.is_timeout());
+                let broke_off = matches!(error, SdkError::DispatchFailure(_)) && !timed_out;
+                let sorted = errors::sort(error, Asked::Bucket, &self.place(key));
+                match status {
+                    Some(501) if conditional => Failed::NotImplemented,
+                    _ if broke_off => Failed::BrokeOff(sorted),
+                    _ => Failed::Sorted(sorted),
+                }
             })
     }
 
     async fn put_where_free(&self, client: &Client, key: &Key, body: &Body) -> Result<()> {
-        let answer = if self.unconditional.load(Ordering::Relaxed) {
-            self.look_then_put(client, key, body).await?
-        } else {
-            match self.put(client, key, body, true).await {
-                Ok(answer) => answer,
-                Err(Failed::Sorted(error)) => return Err(error),
-                Err(Failed::NotImplemented)
-                    if self.options.conditional_put == ConditionalPut::Yes =>
-                {
-                    let message = format!("{} does not know If-None-Match", self.url());
-                    return Err(Error::new(ErrorKind::NotAllowed, message)
-                        .hint("Set s3.conditional_put to \"auto\" or \"no\"."));
-                }
-                Err(Failed::NotImplemented) => {
-                    tracing::warn!(store = self.url(), "no conditional PUT here: look, then put");
-                    self.unconditional.store(true, Ordering::Relaxed);
-                    self.look_then_put(client, key, body).await?
-                }
+        if self.unconditional.load(Ordering::Relaxed) {
+            return self.look_then_put(client, key, body).await;
+        }
+        let answer = match self.put(client, key, body, true).await {
+            Ok(answer) => answer,
+            Err(Failed::Sorted(error)) => return Err(error),
+            Err(Failed::BrokeOff(error)) => return Err(self.after_all(client, key, error).await),
+            Err(Failed::NotImplemented) if self.options.conditional_put == ConditionalPut::Yes => {
+                let message = format!("{} does not know If-None-Match", self.url());
+                return Err(Error::new(ErrorKind::NotAllowed, message)
+                    .hint("Set s3.conditional_put to \"auto\" or \"no\"."));
+            }
+            Err(Failed::NotImplemented) => {
+                tracing::warn!(store = self.url(), "no conditional PUT here: look, then put");
+                self.unconditional.store(true, Ordering::Relaxed);
+                return self.look_then_put(client, key, body).await;
             }
         };
         self.confirm(client, key, body, &answer).await
     }
 
-    async fn look_then_put(
-        &self,
-        client: &Client,
-        key: &Key,
-        body: &Body,
-    ) -> Result<PutObjectOutput> {
+    /// A store that refuses early hangs up on what is still being sent, and its answer may be lost with the connection;
+    /// so may the answer to a put that was carried out. Either way the object is there, and that is what to say.
+    async fn after_all(&self, client: &Client, key: &Key, error: Error) -> Error {
         match self.look(client, key).await {
-            Ok(_) => {
-                let message = format!("{} is there already", self.place(key));
-                Err(Error::new(ErrorKind::AlreadyExists, message)
-                    .hint("Objects are written once; nothing was changed."))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.put(client, key, body, false).await.map_err(|failed| match failed {
-                    Failed::Sorted(error) => error,
-                    Failed::NotImplemented => unreachable!("asked for without a condition"),
-                })
-            }
-            Err(error) => Err(error),
+            Ok(_) => self.already_exists(key),
+            Err(_) => error,
+        }
+    }
+
+    fn already_exists(&self, key: &Key) -> Error {
+        Error::new(ErrorKind::AlreadyExists, format!("{} is there already", self.place(key)))
+            .hint("Objects are written once; nothing was changed.")
+    }
+
+    async fn look_then_put(&self, client: &Client, key: &Key, body: &Body) -> Result<()> {
+        match self.look(client, key).await {
+            Ok(_) => return Err(self.already_exists(key)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        match self.put(client, key, body, false).await {
+            Ok(answer) => self.confirm(client, key, body, &answer).await,
+            Err(Failed::Sorted(error) | Failed::BrokeOff(error)) => Err(error),
+            Err(Failed::NotImplemented) => unreachable!("put without a condition"),
         }
     }
 
@@ -401,6 +411,8 @@ impl Drop for S3 {
 enum Failed {
     /// 501: the store knows no conditional PUT.
     NotImplemented,
+    /// The connection did not live to bring an answer.
+    BrokeOff(Error),
     Sorted(Error),
 }
 
