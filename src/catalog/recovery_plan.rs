@@ -111,12 +111,14 @@ pub fn check_wal(choice: &Choice, target: &Target, archived: &ArchivedWal) -> Re
     }
     let short = format!("the archived WAL ends at {} (stored at {})", run.end, run.stored);
     match run.gap {
-        Some(gap) => Err(refused(format!("the target cannot be reached: {gap} is missing; {short}"))
-            .hint(format!(
-                "Archive {gap} if a server still has it in pg_wal, or recover to before the gap: \
+        Some(gap) => Err(refused(format!(
+            "the target cannot be reached: {gap} is missing; {short}"
+        ))
+        .hint(format!(
+            "Archive {gap} if a server still has it in pg_wal, or recover to before the gap: \
                  --target-time '{}'.",
-                run.stored
-            ))),
+            run.stored
+        ))),
         None => Err(refused(format!("{target} lies behind the last possible target: {short}"))
             .hint("Use --target-latest; or run pg_switch_wal() on the source and try again.")),
     }
@@ -168,10 +170,7 @@ fn timeline_at(path: &TimelinePath, lsn: Lsn) -> TimelineId {
     path.steps().iter().find(|step| holds(step.end)).map_or(path.last(), |step| step.timeline)
 }
 
-fn considered<'a>(
-    backups: &'a [BackupSummary],
-    wanted: &Wanted,
-) -> Result<Vec<&'a BackupSummary>> {
+fn considered<'a>(backups: &'a [BackupSummary], wanted: &Wanted) -> Result<Vec<&'a BackupSummary>> {
     if backups.is_empty() {
         return Err(refused("there is no backup in the repository".to_owned())
             .hint("Take one with: walden backup."));
@@ -186,11 +185,7 @@ fn considered<'a>(
     Ok(found)
 }
 
-fn path(
-    backups: &[&BackupSummary],
-    tree: &TimelineTree,
-    wanted: &Wanted,
-) -> Result<TimelinePath> {
+fn path(backups: &[&BackupSummary], tree: &TimelineTree, wanted: &Wanted) -> Result<TimelinePath> {
     match wanted.timeline {
         TargetTimeline::Number(timeline) => tree.path(timeline),
         TargetTimeline::Current => {
@@ -284,7 +279,9 @@ fn off_the_path(backups: &[&BackupSummary], path: &TimelinePath) -> Error {
         .iter()
         .rev()
         .take(5)
-        .map(|backup| format!("{} on timeline {} up to {}", backup.id, backup.timeline, backup.end_lsn))
+        .map(|backup| {
+            format!("{} on timeline {} up to {}", backup.id, backup.timeline, backup.end_lsn)
+        })
         .collect();
     refused(format!("no backup lies on the way to timeline {} ({path})", path.last()))
         .hint(format!("Choose another --target-timeline. The backups: {}.", places.join("; ")))

@@ -84,7 +84,9 @@ impl Target {
         match text.parse::<u64>() {
             Ok(xid) if xid as u32 >= FIRST_NORMAL_XID => Ok(Target::Xid(xid)),
             _ => Err(Error::new(ErrorKind::Usage, format!("{text:?} is not a transaction id"))
-                .hint("Transaction ids are decimal numbers from 3 on, as in log_line_prefix's %x.")),
+                .hint(
+                    "Transaction ids are decimal numbers from 3 on, as in log_line_prefix's %x.",
+                )),
         }
     }
 
@@ -172,7 +174,8 @@ pub fn reading(time: Timestamp, zone: &TimeZone) -> String {
 
 /// Down, so that a target never lies later than what was asked.
 fn to_microseconds(time: Timestamp) -> Timestamp {
-    let floor = jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
+    let floor =
+        jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
     time.round(floor).unwrap_or(time)
 }
 
@@ -186,10 +189,9 @@ fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Times
                 .map(to_microseconds)
                 .map_err(|e| refused(format!("{name:?} is not an offset")).source(e).hint(WAYS));
         }
-        _ if name.contains('/') => zones
-            .known
-            .get(name)
-            .map_err(|e| refused(format!("time zone {name:?} is not known here")).source(e).hint(WAYS))?,
+        _ if name.contains('/') => zones.known.get(name).map_err(|e| {
+            refused(format!("time zone {name:?} is not known here")).source(e).hint(WAYS)
+        })?,
         _ => return Err(refused(format!("{name:?} may mean several time zones")).hint(WAYS)),
     };
     let ambiguous = zone.to_ambiguous_timestamp(civil);
@@ -218,7 +220,8 @@ fn without_zone(text: &str, civil: DateTime, zones: &Zones<'_>) -> Error {
     let name = zones.local.iana_name().unwrap_or("local");
     for time in readings {
         let local = time.to_zoned(zones.local.clone()).strftime("%Y-%m-%dT%H:%M:%S%.f%:z");
-        hint += &format!(" In this host's zone ({name}): --target-time '{local}', which is {time}.");
+        hint +=
+            &format!(" In this host's zone ({name}): --target-time '{local}', which is {time}.");
     }
     refused(format!("{text} has no time zone")).hint(hint)
 }
@@ -305,9 +308,13 @@ mod tests {
     #[test]
     fn numbers_and_names_are_bounded() {
         assert_eq!(Target::xid("745").unwrap(), Target::Xid(745));
-        assert!(Target::xid("2").is_err() && Target::xid("-1").is_err() && Target::xid("").is_err());
+        assert!(
+            Target::xid("2").is_err() && Target::xid("-1").is_err() && Target::xid("").is_err()
+        );
         assert!(Target::name("before_migration").is_ok());
         assert!(Target::name("").is_err() && Target::name(&"x".repeat(64)).is_err());
-        assert!("0".parse::<TargetTimeline>().is_err() && "newest".parse::<TargetTimeline>().is_err());
+        assert!(
+            "0".parse::<TargetTimeline>().is_err() && "newest".parse::<TargetTimeline>().is_err()
+        );
     }
 }

@@ -60,8 +60,10 @@ impl TimelineTree {
 
     fn no_history(&self, timeline: TimelineId) -> Error {
         let file = format!("{}.history", timeline.to_hex());
-        let known: Vec<String> =
-            std::iter::once(1).chain(self.branches().map(TimelineId::get)).map(|n| n.to_string()).collect();
+        let known: Vec<String> = std::iter::once(1)
+            .chain(self.branches().map(TimelineId::get))
+            .map(|n| n.to_string())
+            .collect();
         Error::new(
             ErrorKind::Refused,
             format!("timeline {timeline} is not known: {file} is not in the repository"),

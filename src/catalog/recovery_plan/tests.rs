@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{ArchivedWal, BackupSummary, Choice, Wanted, WalRun, check_wal, choose};
+use super::{ArchivedWal, BackupSummary, Choice, WalRun, Wanted, check_wal, choose};
 use crate::catalog::timeline_tree::samples::{timeline, tree};
 use crate::catalog::{Target, TargetTimeline};
 use crate::error::{ErrorKind, Result};
@@ -105,12 +105,8 @@ fn notes_say_what_is_not_followed_and_where_a_search_begins() {
 #[test]
 fn exclusive_goes_with_a_point_only() {
     let tree = tree(&[]);
-    let wanted = |target| Wanted {
-        target,
-        exclusive: true,
-        timeline: TargetTimeline::Latest,
-        backup: None,
-    };
+    let wanted =
+        |target| Wanted { target, exclusive: true, timeline: TargetTimeline::Latest, backup: None };
     let backups = [backup("A", 1, 1, "01:00")];
     let error = choose(&backups, &tree, &wanted(Target::Latest), at("12:00")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
@@ -125,7 +121,8 @@ fn a_backup_on_a_timeline_without_history_is_refused_not_misread() {
         timeline: TargetTimeline::Latest,
         backup: None,
     };
-    let error = choose(&[backup("A", 5, 1, "01:00")], &tree(&[]), &wanted, at("12:00")).unwrap_err();
+    let error =
+        choose(&[backup("A", 5, 1, "01:00")], &tree(&[]), &wanted, at("12:00")).unwrap_err();
     assert!(error.one_line().contains("walden push pg_wal/00000005.history"), "{error:?}");
 }
 
@@ -180,7 +177,8 @@ fn wal_that_is_not_there_refuses_the_targets_behind_it() {
 #[test]
 fn a_gap_is_named_and_only_what_lies_behind_it_is_refused() {
     let gap: &[_] = &[(1, 2..=3), (2, 5..=7)];
-    for target in [Target::Lsn(Lsn(4 * MIB - 1)), time("10:03"), Target::Xid(9), Target::Immediate] {
+    for target in [Target::Lsn(Lsn(4 * MIB - 1)), time("10:03"), Target::Xid(9), Target::Immediate]
+    {
         let run = wal(target.clone(), gap).unwrap();
         assert_eq!(run.gap.unwrap().to_string(), "000000010000000000000004", "{target}");
     }
