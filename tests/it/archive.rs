@@ -18,8 +18,7 @@ const IMPATIENT: (&str, &str) = ("WALDEN_FETCH_RETRY_FOR", "0s");
 fn all_four_kinds_of_file_come_back_as_they_went() {
     let site = Site::new();
     let segment = site::segment(SEGMENT, 1, site::SYSTEM_IDENTIFIER);
-    let backup =
-        format!("START WAL LOCATION: 0/A100028 (file {SEGMENT})\nSTOP WAL LOCATION: 0/B\n");
+    let backup = format!("START WAL LOCATION: 0/A100028 (file {SEGMENT})\nSTOP WAL LOCATION: 0/B\n");
     for (name, content) in [
         (SEGMENT.to_owned(), &segment[..]),
         (format!("{SEGMENT}.partial"), &segment[..]),
@@ -173,7 +172,8 @@ fn beside_standby_signal_a_fetch_that_cannot_decide_lets_postgresql_ask_again() 
     // Told to become the primary, it does not wait for segments any more; for history files it does.
     fs::write(site.pgdata().join("promote"), "").unwrap();
     fetch.env("WALDEN_FETCH_RETRY_FOR", "100s").timeout(Duration::from_secs(20)).run().exits(3);
-    let mut history = site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();
+    let mut history =
+        site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();
     std::thread::sleep(Duration::from_secs(2));
     assert!(!history.has_ended());
 }
