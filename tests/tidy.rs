@@ -21,7 +21,8 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
 ];
 
-/// In the order the manual tells them: a command may use earlier lines, never its own or later ones.
+/// In the order the manual tells them: a command may use earlier lines, never its own or later
+/// ones.
 const COMMANDS: &[&[&str]] = &[&["archive"], &["backup"], &["restore"], &["demo"]];
 
 /// Bytes and values only: no files, no clock, no network, no async, outside their tests.

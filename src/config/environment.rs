@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::keys::{CONFIG_VARIABLE, KEYS, PREFIX, TEST_PREFIX};
+use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, PREFIX, TEST_PREFIX};
 use crate::config::precedence::{Origin, Written};
 use crate::config::suggest;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +17,8 @@ pub struct Environment {
     pub written: Vec<(usize, Written)>,
 }
 
-/// Sorts out our variables. An empty one counts as not set, as service managers and containers like to pass them.
+/// Sorts out our variables. An empty one counts as not set, as service managers and containers like
+/// to pass them.
 pub fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment> {
     let mut environment = Environment::default();
     for (name, value) in variables {
@@ -42,7 +43,7 @@ pub fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Env
 }
 
 fn unknown(name: &str) -> Error {
-    let names: Vec<String> = KEYS.iter().map(|key| key.variable()).collect();
+    let names: Vec<String> = KEYS.iter().map(Key::variable).collect();
     let known: Vec<&str> = names.iter().map(String::as_str).chain([CONFIG_VARIABLE]).collect();
     let hint = match suggest::nearest(name, &known) {
         Some(known) => format!("Did you mean {known}?"),

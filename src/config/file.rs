@@ -21,7 +21,8 @@ pub struct ConfigFile {
     pub written: Vec<(usize, Written)>,
 }
 
-/// Reads the file that a flag or a variable names, which must be there, or the default one, which may be absent.
+/// Reads the file that a flag or a variable names, which must be there, or the default one, which
+/// may be absent.
 pub fn read(named: Option<(&Path, Origin)>, default: &Path) -> Result<Option<ConfigFile>> {
     let path = named.as_ref().map_or(default, |(path, _)| path);
     let text = match std::fs::read_to_string(path) {
@@ -58,7 +59,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(mut self) -> Result<Vec<(usize, Written)>> {
         let document = DeTable::parse(self.text).map_err(|error| {
-            // The parser's own display repeats the line, which may hold what somebody took for a setting: a password.
+            // The parser's own display repeats the line, which may hold what somebody took for a
+            // setting: a password.
             let place = self.place(error.span().map_or(0, |span| span.start));
             Error::new(ErrorKind::Usage, format!("{place}: {}", error.message()))
                 .hint("The file must be TOML: key = \"value\", under [table] lines.")

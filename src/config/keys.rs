@@ -1,4 +1,4 @@
-//! Every key there is: what it means, its type, its default. Names, checks, samples and docs all follow this table.
+//! Every key there is: what it means, its type, its default. Checks, samples and docs follow it.
 
 /// One setting a person can write.
 #[derive(Debug)]
@@ -37,6 +37,22 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
+impl Kind {
+    /// As the documentation calls it.
+    pub fn name(self) -> String {
+        match self {
+            Kind::Text => "text".to_owned(),
+            Kind::Path => "absolute path".to_owned(),
+            Kind::Url => "URL".to_owned(),
+            Kind::Switch => "`true` or `false`".to_owned(),
+            Kind::Number { min, max } => format!("{min} to {max}"),
+            Kind::Span => "time span".to_owned(),
+            Kind::Size { .. } => "size".to_owned(),
+            Kind::Choice(choices) => format!("`{}`", choices.join("`, `")),
+        }
+    }
+}
+
 impl Key {
     /// The environment variable that sets this key.
     pub fn variable(&self) -> String {
@@ -73,8 +89,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         default: Some("main"),
         example: "orders",
-        meaning: "The name of this PostgreSQL cluster in the repository: 1 to 64 letters, digits, \
-                  `.`, `-` or `_`.",
+        meaning: "The name of this PostgreSQL cluster in the repository: 1 to 64 letters, \
+                  digits, `.`, `-` or `_`.",
     },
     Key {
         path: "pgdata",
@@ -88,17 +104,17 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         example: "/var/cache/walden",
-        meaning: "Where small facts are remembered from call to call; losing them costs time, never \
-                  data. Unset: `/var/lib/walden` if it can be written, else a private directory \
-                  under the temporary one.",
+        meaning: "Where small facts are remembered from call to call; losing them costs time, \
+                  never data. Unset: `/var/lib/walden` if it can be written, else a private \
+                  directory under the temporary one.",
     },
     Key {
         path: "repository.url",
         kind: Kind::Url,
         default: None,
         example: "s3://bucket/prefix",
-        meaning: "Where WAL and backups are kept: `s3://bucket/prefix` or `file:///directory`. Write \
-                  `[[repository]]` for more than one.",
+        meaning: "Where WAL and backups are kept: `s3://bucket/prefix` or `file:///directory`. \
+                  Write `[[repository]]` for more than one.",
     },
     Key {
         path: "s3.endpoint",
@@ -112,16 +128,16 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         example: "eu-central-1",
-        meaning: "The bucket's region. Unset: `AWS_REGION`, then the profile's, then the instance's. \
-                  The bucket's region. Unset: `AWS_REGION`, then the profile's, then the instance's.",
+        meaning: "The bucket's region. Unset: `AWS_REGION`, then the profile's, then the \
+                  instance's.",
     },
     Key {
         path: "s3.path_style",
         kind: Kind::Switch,
-        default: Some("false"),
+        default: None,
         example: "true",
-        meaning: "Name the bucket in the path instead of the host name; most stores that are not \
-                  Amazon's want it.",
+        meaning: "Name the bucket in the path instead of the host name. Unset: yes where an \
+                  endpoint is set, since most stores that are not Amazon's want it.",
     },
     Key {
         path: "s3.storage_class",
@@ -170,24 +186,25 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Choice(&["auto", "yes", "no"]),
         default: Some("auto"),
         example: "yes",
-        meaning: "Whether the store honours `If-None-Match: *`, which is how two archivers cannot \
-                  overwrite each other. `auto`: a probe finds out, once per host and store.",
+        meaning: "Whether the store honours `If-None-Match: *`, which is how two archivers \
+                  cannot overwrite each other. `auto`: a probe finds out, once per host and \
+                  store.",
     },
     Key {
         path: "compression.level",
         kind: Kind::Number { min: -7, max: 19 },
         default: Some("1"),
         example: "3",
-        meaning: "zstd's level, -7 (fastest) to 19 (smallest). On real WAL, 1 is about as small as 3 \
-                  at twice the speed.",
+        meaning: "zstd's level, -7 (fastest) to 19 (smallest). On real WAL, 1 is about as small \
+                  as 3 at twice the speed.",
     },
     Key {
         path: "push.deadline",
         kind: Kind::Span,
         default: Some("120s"),
         example: "45s",
-        meaning: "How long one `push` may try before it gives up. PostgreSQL sets no limit of its \
-                  own, and a fast shutdown waits for it.",
+        meaning: "How long one `push` may try before it gives up. PostgreSQL sets no limit of \
+                  its own, and a fast shutdown waits for it.",
     },
     Key {
         path: "fetch.retry_for",
@@ -201,16 +218,16 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Choice(&["fast", "spread"]),
         default: Some("fast"),
         example: "spread",
-        meaning: "The checkpoint a backup begins with: at once, or spread over the server's usual \
-                  time.",
+        meaning: "The checkpoint a backup begins with: at once, or spread over the server's \
+                  usual time.",
     },
     Key {
         path: "backup.wal_timeout",
         kind: Kind::Span,
         default: Some("10min"),
         example: "1h",
-        meaning: "How long a finished backup waits until all the WAL it needs is in the repository. \
-                  How long a finished backup waits until all the WAL it needs is in the repository.",
+        meaning: "How long a finished backup waits until all the WAL it needs is in the \
+                  repository.",
     },
     Key {
         path: "backup.archive_check",
@@ -247,11 +264,11 @@ pub const KEYS: &[Key] = &[
 mod tests {
     use std::collections::BTreeSet;
 
-    use crate::config::keys::{CONFIG_VARIABLE, KEYS, find};
+    use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, find};
 
     #[test]
     fn paths_and_variables_are_unique() {
-        let variables: BTreeSet<String> = KEYS.iter().map(|key| key.variable()).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(!variables.contains(CONFIG_VARIABLE));
     }

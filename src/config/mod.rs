@@ -23,7 +23,8 @@ pub use sections::{
 
 use precedence::{Merged, Written};
 
-/// The flags every command takes, before or after its name. They may hold what must not be printed: no Debug.
+/// The flags every command takes, before or after its name. They may hold what must not be printed:
+/// no Debug.
 #[derive(Default, clap::Args)]
 pub struct Overrides {
     /// The configuration file.
@@ -110,8 +111,9 @@ impl Settings {
         &self.origins
     }
 
-    /// What flags and the environment said, as variables: with these and `config_file`, another process, such as a
-    /// restore_command, resolves the same settings. Without `pgdata`, which `fetch` takes from where it is called.
+    /// What flags and the environment said, as variables: with these and `config_file`, another
+    /// process, such as a restore_command, resolves the same settings. Without `pgdata`, which
+    /// `fetch` takes from where it is called.
     pub fn carried(&self) -> &[(String, OsString)] {
         &self.carried
     }

@@ -35,7 +35,8 @@ pub struct Written {
     pub origin: Origin,
 }
 
-/// For each key the values of the strongest source that has any; none where only the default speaks.
+/// For each key the values of the strongest source that has any; none where only the default
+/// speaks.
 pub struct Merged {
     written: Vec<Vec<Written>>,
 }
@@ -109,8 +110,8 @@ impl Merged {
         parsed.map(Some).map_err(|unfit| misfit(key, &one.origin, unfit))
     }
 
-    pub fn switch(&self, path: &'static str) -> Result<bool> {
-        Ok(self.read(path, |_, text| values::switch(text))?.unwrap_or_default())
+    pub fn switch(&self, path: &'static str) -> Result<Option<bool>> {
+        self.read(path, |_, text| values::switch(text))
     }
 
     pub fn span(&self, path: &'static str) -> Result<Duration> {

@@ -14,12 +14,13 @@ pub struct RepositorySettings {
     pub url: String,
 }
 
-/// The s3:// repositories' settings. Credentials are not among them: they come by the cloud's own chain.
+/// The s3:// repositories' settings. Credentials are not among them: they come by the cloud's own
+/// chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Settings {
     pub endpoint: Option<String>,
     pub region: Option<String>,
-    pub path_style: bool,
+    pub path_style: Option<bool>,
     pub storage_class: Option<String>,
     pub sse: Option<String>,
     pub kms_key_id: Option<String>,

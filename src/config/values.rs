@@ -76,9 +76,11 @@ pub fn path(path: PathBuf) -> Result<PathBuf, Unfit> {
     Err(unfit(&path.to_string_lossy(), "is not an absolute path", write))
 }
 
-/// A URL, or a path, that holds no credentials. The text itself is never repeated: it may hold some.
+/// A URL, or a path, that holds no credentials. The text itself is never repeated: it may hold
+/// some.
 pub fn url(text: &str) -> Result<&str, Unfit> {
-    let write = "Credentials come by the cloud's own chain, such as AWS_ACCESS_KEY_ID, a profile or a role.";
+    let write = "Credentials come by the cloud's own chain, such as AWS_ACCESS_KEY_ID, a profile \
+                 or a role.";
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok(text);
     };

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags};
 
+use steps::{Step, took};
+
 /// Kernels write dirty pages back after 30 seconds; a folder this old is on disk whoever made it.
 const FOLDER_SETTLED: Duration = Duration::from_secs(60 * 60);
 
@@ -44,7 +46,7 @@ impl PendingFile {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => {
                     let (file, destination) = (opened?, destination.to_owned());
-                    steps::took(steps::Step::Create(&temporary));
+                    took(Step::Create, &[&temporary]);
                     return Ok(PendingFile { file, temporary, destination, published: false });
                 }
             }
@@ -69,7 +71,7 @@ impl PendingFile {
     pub fn publish_replacing(mut self) -> io::Result<()> {
         self.sync_file()?;
         fs::rename(&self.temporary, &self.destination)?;
-        steps::took(steps::Step::Move(&self.temporary, &self.destination));
+        took(Step::Move, &[&self.temporary, &self.destination]);
         self.published = true;
         sync_folder(folder_of(&self.destination))
     }
@@ -84,7 +86,7 @@ impl PendingFile {
 
     fn sync_file(&self) -> io::Result<()> {
         self.file.sync_all()?;
-        steps::took(steps::Step::SyncFile(&self.temporary));
+        took(Step::SyncFile, &[&self.temporary]);
         Ok(())
     }
 
@@ -94,7 +96,7 @@ impl PendingFile {
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.destination, flags) {
             Ok(()) => {
-                steps::took(steps::Step::Move(&self.temporary, &self.destination));
+                took(Step::Move, &[&self.temporary, &self.destination]);
                 Ok(())
             }
             Err(
@@ -111,7 +113,7 @@ impl PendingFile {
                 if error.kind() == io::ErrorKind::AlreadyExists && self.is_at_destination() => {}
             linked => linked?,
         }
-        steps::took(steps::Step::Link(&self.temporary, &self.destination));
+        took(Step::Move, &[&self.temporary, &self.destination]);
         // A failure leaves a stale temporary file, which is harmless; the object is there.
         let _ = fs::remove_file(&self.temporary);
         Ok(())
@@ -170,7 +172,7 @@ pub fn create_folders(root: &Path, folder: &Path, mode: u32) -> io::Result<()> {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     made => made?,
                 }
-                steps::took(steps::Step::Create(folder));
+                took(Step::Create, &[folder]);
             }
             Err(error) => return Err(error),
         }
@@ -192,7 +194,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(INVAL | BADF)) => {}
         synced => synced?,
     }
-    steps::took(steps::Step::SyncFolder(folder));
+    took(Step::SyncFolder, &[folder]);
     Ok(())
 }
 
@@ -219,19 +221,20 @@ fn folder_of(path: &Path) -> &Path {
 
 /// What was done in which order, for the crash double below; nothing at all outside tests.
 mod steps {
+    #[cfg(not(test))]
     use std::path::Path;
 
-    #[derive(Debug)]
-    pub enum Step<'a> {
-        Create(&'a Path),
-        SyncFile(&'a Path),
-        Move(&'a Path, &'a Path),
-        Link(&'a Path, &'a Path),
-        SyncFolder(&'a Path),
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub enum Step {
+        Create,
+        SyncFile,
+        /// From, to; a hard link and the unlinking of the old name too.
+        Move,
+        SyncFolder,
     }
 
     #[cfg(not(test))]
-    pub fn took(_: Step<'_>) {}
+    pub fn took(_: Step, _: &[&Path]) {}
 
     #[cfg(test)]
     pub use super::tests::took;
@@ -335,7 +338,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         STEPS.take();
         create_folders(root.path(), &folder, 0o700).unwrap();
-        let above = |folder: &Path| Taken::SyncFolder(folder.to_owned());
+        let above = |folder: &Path| (Step::SyncFolder, vec![folder.to_owned()]);
         assert_eq!(STEPS.take(), [above(root.path()), above(&root.path().join("x"))]);
         sync_folders(root.path(), &folder).unwrap();
         assert_eq!(STEPS.take().len(), 3);
@@ -355,28 +358,15 @@ mod tests {
         names
     }
 
-    #[derive(Debug, Clone, PartialEq)]
-    enum Taken {
-        Create(PathBuf),
-        SyncFile(PathBuf),
-        Move(PathBuf, PathBuf),
-        SyncFolder(PathBuf),
-    }
-
     thread_local! {
         static STEPS: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
     }
 
-    pub fn took(step: Step<'_>) {
-        let taken = match step {
-            Step::Create(path) => Taken::Create(path.to_owned()),
-            Step::SyncFile(path) => Taken::SyncFile(path.to_owned()),
-            Step::Move(from, to) | Step::Link(from, to) => {
-                Taken::Move(from.to_owned(), to.to_owned())
-            }
-            Step::SyncFolder(path) => Taken::SyncFolder(path.to_owned()),
-        };
-        STEPS.with_borrow_mut(|steps| steps.push(taken));
+    type Taken = (Step, Vec<PathBuf>);
+
+    pub fn took(step: Step, paths: &[&Path]) {
+        let paths = paths.iter().map(|path| path.to_path_buf()).collect();
+        STEPS.with_borrow_mut(|steps| steps.push((step, paths)));
     }
 
     /// What POSIX promises of a disk, and no more: a name survives when its folder was synced since, a content when its
@@ -395,20 +385,21 @@ mod tests {
             Disk { root: root.to_owned(), seen, kept, whole }
         }
 
-        fn take(&mut self, step: &Taken) {
+        fn take(&mut self, (step, paths): &Taken) {
+            let path = &paths[0];
             match step {
-                Taken::Create(path) => {
+                Step::Create => {
                     self.seen.insert(path.clone(), path.clone());
                 }
-                Taken::SyncFile(path) => {
+                Step::SyncFile => {
                     self.whole.insert(path.clone());
                 }
-                Taken::Move(from, to) => {
-                    let origin = self.seen.remove(from).unwrap();
-                    self.seen.insert(to.clone(), origin);
+                Step::Move => {
+                    let origin = self.seen.remove(path).unwrap();
+                    self.seen.insert(paths[1].clone(), origin);
                 }
-                Taken::SyncFolder(folder) => {
-                    let inside = |path: &&PathBuf| path.parent() == Some(folder);
+                Step::SyncFolder => {
+                    let inside = |name: &&PathBuf| name.parent() == Some(path);
                     self.kept.extend(self.seen.keys().filter(inside).cloned());
                 }
             }

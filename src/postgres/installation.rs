@@ -43,6 +43,8 @@ impl Installation {
             )
             .hint("Name the directory that has postgres and initdb with --pg-bin.")
         };
+        // Absolute: the servers it starts are called from elsewhere.
+        let bin = std::path::absolute(bin).map_err(|error| unusable(error.to_string()))?;
         let user = privileges::server_user()?;
         let mut postgres = Command::new(bin.join("postgres"));
         let output = privileges::run_as(postgres.arg("--version"), user.as_ref())
@@ -54,7 +56,7 @@ impl Installation {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return Err(unusable(format!("it said {:?}", format!("{said}{complaint}").trim())));
         };
-        Ok(Installation { bin: bin.to_owned(), major, version })
+        Ok(Installation { bin, major, version })
     }
 
     /// The programs of one major version: those in `bin` where the user named it, else what this

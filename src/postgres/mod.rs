@@ -14,6 +14,8 @@ pub mod wal;
 pub mod wal_file_check;
 pub mod installation;
 pub mod server;
+pub mod connection;
+pub mod replication;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;

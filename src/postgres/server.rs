@@ -107,6 +107,14 @@ pub fn initialize(
 impl Server {
     /// Starts the server and returns at once; `wait_until_up` says when it is there.
     pub fn start(launch: Launch) -> Result<Server> {
+        Server::start_inheriting(launch, std::env::vars_os())
+    }
+
+    /// The same with only this of our environment, and with what `launch` adds to it.
+    pub fn start_inheriting(
+        launch: Launch,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Server> {
         let failed = |what: String, error: std::io::Error| {
             Error::new(ErrorKind::Server, what)
                 .hint("Look at the permissions on the way there.")
@@ -121,6 +129,7 @@ impl Server {
         for (name, value) in &settings_of(&launch) {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
+        postgres.env_clear().envs(environment);
         postgres.envs(launch.environment.iter().map(|(name, value)| (name, value)));
         privileges::run_as(&mut postgres, launch.user.as_ref())
             .current_dir("/")

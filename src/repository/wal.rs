@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::codec::{self, Header, Origin};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
-use crate::repository::{Home, layout};
+use crate::repository::{Home, layout, unopened};
 use crate::storage::Body;
 
 /// How a push ended well.
@@ -39,13 +39,15 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(error)),
             outcome => outcome?,
         };
-        let header = codec::open(&sealed, sink).context(|| format!("open {key}"))?;
+        let header = codec::open(&sealed, sink).map_err(|error| unopened(error, &key))?;
         if header.name != name.to_string() {
-            return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name)));
+            return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name))
+                .hint("Somebody renamed or copied objects: put the right one back."));
         }
         if header.origin.system_identifier != self.system_identifier {
             let foreign = format!("{key} is of cluster {}", header.origin.system_identifier);
-            return Err(Error::new(ErrorKind::ForeignCluster, foreign));
+            return Err(Error::new(ErrorKind::ForeignCluster, foreign)
+                .hint("Somebody moved objects between clusters: put the right one back."));
         }
         Ok(header)
     }
@@ -78,7 +80,8 @@ impl Home {
         let key = self.wal_key(name);
         let there = self.storage.get(&key)?;
         let same = codec::same_content(&there, &sealed.bytes)
-            .context(|| format!("compare with the archived {key}"))?;
+            .map_err(|error| unopened(error, &key))
+            .context(|| "compare with what is archived")?;
         if same {
             return Ok(Stored::Same);
         }
@@ -195,9 +198,17 @@ mod tests {
         let (_, home) = empty();
         home.claim(&origin("db1")).unwrap();
         home.claim(&origin("db2")).unwrap();
-        let foreign = Origin { system_identifier: SystemIdentifier(8), ..origin("db3") };
-        let (_, elsewhere) = empty();
-        elsewhere.claim(&foreign).unwrap();
+
+        let (storage, elsewhere) = empty();
+        let foreign = format!(
+            r#"{{"walden":1,"cluster":"main","origin":{}}}"#,
+            serde_json::to_string(&Origin {
+                system_identifier: SystemIdentifier(8),
+                ..origin("db3")
+            })
+            .unwrap()
+        );
+        storage.put_new(&elsewhere.proof_key(), &Body::new(foreign)).unwrap();
         assert_eq!(elsewhere.claim(&origin("db1")).unwrap_err().kind(), ErrorKind::ForeignCluster);
     }
 }

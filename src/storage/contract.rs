@@ -33,8 +33,19 @@ fn what_was_put_is_there(store: &dyn Storage) {
 
 fn what_was_never_put_is_not_found(store: &dyn Storage) {
     store.put_new(&key("folder/object"), &Body::new("x")).unwrap();
-    // A folder is no object, nor is anything below an object.
-    for missing in ["nothing", "folder/nothing", "folder", "folder/object/below"] {
+    are_not_found(store, &["nothing", "folder/nothing"]);
+    assert_eq!(store.list(Some(&key("nowhere"))).unwrap(), Default::default());
+}
+
+/// Nor is anything below an object. Apart from the others: one server we test with keeps objects as files and answers
+/// such a request with a fault of its own.
+pub fn folders_are_no_objects(store: &dyn Storage) {
+    store.put_new(&key("folder/object"), &Body::new("x")).unwrap();
+    are_not_found(store, &["folder", "folder/object/below"]);
+}
+
+fn are_not_found(store: &dyn Storage, missing: &[&str]) {
+    for missing in missing {
         let missing = key(missing);
         for (verb, kind) in [
             ("get", store.get(&missing).unwrap_err().kind()),
@@ -44,7 +55,6 @@ fn what_was_never_put_is_not_found(store: &dyn Storage) {
             assert_eq!(kind, ErrorKind::NotFound, "{verb} {missing}");
         }
     }
-    assert_eq!(store.list(Some(&key("nowhere"))).unwrap(), Default::default());
 }
 
 fn what_is_there_is_never_overwritten(store: &dyn Storage) {
@@ -97,7 +107,8 @@ fn ranges_are_exact(store: &dyn Storage) {
 }
 
 fn odd_keys_are_kept_apart(store: &dyn Storage) {
-    let long = format!("{}/{}", "d".repeat(200), "f".repeat(200));
+    // Longer than any of ours; servers that keep objects as files have little more room.
+    let long = format!("{}/{}", "d".repeat(50), "f".repeat(70));
     let names = ["a.b", "a-b", "a_b", "a+b", "a:b", "A.B", "a..b", "...", "-", "a/b", "0/0/0/0/0"];
     let names: Vec<Key> = names.into_iter().chain([long.as_str()]).map(key).collect();
     for name in &names {

@@ -293,6 +293,7 @@ mod tests {
             fs::create_dir(&root).unwrap();
             Box::new(Directory::new(root))
         });
+        contract::folders_are_no_objects(&Directory::new(root.path()));
     }
 
     #[test]

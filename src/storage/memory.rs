@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 
@@ -18,11 +18,16 @@ impl Memory {
     pub fn new() -> Self {
         Memory::default()
     }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Bytes>> {
+        self.objects.lock().expect("nothing panics while it holds the lock")
+    }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl Storage for Memory {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
-        let mut objects = self.objects.lock().unwrap();
+        let mut objects = self.objects();
         if objects.contains_key(key) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{key} is there already")));
         }
@@ -31,7 +36,7 @@ impl Storage for Memory {
     }
 
     fn get(&self, key: &Key) -> Result<Bytes> {
-        let objects = self.objects.lock().unwrap();
+        let objects = self.objects();
         let missing = || Error::new(ErrorKind::NotFound, format!("{key} is not there"));
         objects.get(key).cloned().ok_or_else(missing)
     }
@@ -51,7 +56,7 @@ impl Storage for Memory {
 
     fn list(&self, folder: Option<&Key>) -> Result<Listing> {
         let prefix = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
-        let objects = self.objects.lock().unwrap();
+        let objects = self.objects();
         let mut listing = Listing::default();
         for (key, bytes) in objects.iter() {
             let Some(rest) = key.as_str().strip_prefix(&prefix) else { continue };
@@ -69,7 +74,7 @@ impl Storage for Memory {
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
-        self.objects.lock().unwrap().remove(key);
+        self.objects().remove(key);
         Ok(())
     }
 
@@ -86,5 +91,6 @@ mod tests {
     #[test]
     fn memory_keeps_the_contract() {
         contract::run_all(&|| Box::new(Memory::new()));
+        contract::folders_are_no_objects(&Memory::new());
     }
 }

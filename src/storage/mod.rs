@@ -1,16 +1,85 @@
 //! Keys to bytes. Knows nothing of WAL; every backend keeps the contract in `contract`.
 
+mod location;
+mod verb;
+pub mod observe;
+pub mod retry;
+pub mod limit;
 pub mod directory;
+pub mod s3;
 pub mod memory;
+pub mod faulty;
 #[doc(hidden)]
 pub mod contract;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::Deadline;
+
+pub use location::Location;
+pub use observe::Tally;
+pub use verb::Verb;
+
+/// How to talk to a store, whichever it is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long one call may go on asking again after faults that may pass.
+    pub retry_for: Duration,
+    pub requests_in_flight_max: usize,
+    pub s3: s3::Options,
+    /// Where the calls are counted.
+    pub tally: Arc<Tally>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            retry_for: Duration::from_secs(60),
+            requests_in_flight_max: 16,
+            s3: s3::Options::default(),
+            tally: Arc::default(),
+        }
+    }
+}
+
+/// The one place that puts a store together. Opens nothing: the first call does.
+///
+/// No request begins after `deadline`, and none lasts beyond it.
+pub fn open(
+    location: &Location,
+    options: &Options,
+    deadline: Option<Deadline>,
+) -> Result<Arc<dyn Storage>> {
+    let backend: Arc<dyn Storage> = match location {
+        Location::Directory(root) => Arc::new(directory::Directory::new(root)),
+        Location::S3 { bucket, prefix } => {
+            Arc::new(s3::S3::new(bucket, prefix.as_deref(), options.s3.clone(), deadline))
+        }
+    };
+    let limit = limit::Limit::new(backend, options.requests_in_flight_max);
+    let retry = retry::Retry::new(Arc::new(limit), options.retry_for, deadline);
+    Ok(Arc::new(observe::Observe::new(Arc::new(retry), options.tally.clone())))
+}
+
+/// Whether the store refuses to overwrite: puts an object at `key` twice, and leaves it there, for who may put may not
+/// always delete. Ask a store opened with `ConditionalPut::Yes` or `Auto`; where the answer is no, use
+/// `ConditionalPut::No` from then on.
+pub fn probe_conditional_put(storage: &dyn Storage, key: &Key) -> Result<bool> {
+    for content in ["probe", "probe again"] {
+        match storage.put_new(key, &Body::new(content)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
 
 /// The name of an object: relative, `/`-separated, without empty, `.` or `..` parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::Site;
 use crate::harness::site::{self, files_below};
+use crate::harness::{self, Site};
 
 const SEGMENT: &str = "0000000100000000000000A1";
 const HISTORY: &[u8] = b"1\t0/A1000000\tno recovery target specified\n";
@@ -18,7 +18,8 @@ const IMPATIENT: (&str, &str) = ("WALDEN_FETCH_RETRY_FOR", "0s");
 fn all_four_kinds_of_file_come_back_as_they_went() {
     let site = Site::new();
     let segment = site::segment(SEGMENT, 1, site::SYSTEM_IDENTIFIER);
-    let backup = format!("START WAL LOCATION: 0/A100028 (file {SEGMENT})\nSTOP WAL LOCATION: 0/B\n");
+    let backup =
+        format!("START WAL LOCATION: 0/A100028 (file {SEGMENT})\nSTOP WAL LOCATION: 0/B\n");
     for (name, content) in [
         (SEGMENT.to_owned(), &segment[..]),
         (format!("{SEGMENT}.partial"), &segment[..]),
@@ -172,8 +173,7 @@ fn beside_standby_signal_a_fetch_that_cannot_decide_lets_postgresql_ask_again() 
     // Told to become the primary, it does not wait for segments any more; for history files it does.
     fs::write(site.pgdata().join("promote"), "").unwrap();
     fetch.env("WALDEN_FETCH_RETRY_FOR", "100s").timeout(Duration::from_secs(20)).run().exits(3);
-    let mut history =
-        site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();
+    let mut history = site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();
     std::thread::sleep(Duration::from_secs(2));
     assert!(!history.has_ended());
 }
@@ -267,4 +267,34 @@ fn a_vanished_repository_is_said_to_be_gone_and_is_not_made_up() {
     fs::remove_dir(site.repository_directory()).unwrap();
     site.push(SEGMENT).run().exits(20).complains_in_one_line();
     assert!(!site.repository_directory().exists(), "an unmounted disk must not be filled");
+}
+
+/// In a mount namespace of its own the repository is a disk of 512 KiB, too small for the segment.
+#[test]
+fn a_full_disk_is_said_to_be_full_and_leaves_no_half_object() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    let script = r#"
+        mount -t tmpfs -o size=512k,mode=755 tmpfs "$1" || exit 99
+        cd "$2" && "$3" --repository "$1" --cluster main push "pg_wal/$4"
+        code=$?
+        find "$1" -type f
+        exit $code"#;
+    let is_root = rustix::process::geteuid().is_root();
+    let output = Command::new("unshare")
+        .arg(if is_root { "-m" } else { "-rm" })
+        .args(["sh", "-c", script, "sh"])
+        .arg(site.repository_directory())
+        .arg(site.pgdata())
+        .arg(harness::program::binary())
+        .arg(SEGMENT)
+        .env("WALDEN_STATE_DIR", site.scratch().join("another-state"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(23), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("(hint: "), "{said}");
+    let left = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(left.lines().filter(|file| !file.ends_with("/cluster.json")).count(), 0, "{left}");
 }

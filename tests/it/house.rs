@@ -1,7 +1,7 @@
 //! The harness keeps its own promises: clusters of every version start, crash, stop and leave
 //! nothing behind.
 
-use crate::harness::{ANY_MAJOR, Cluster, Walden, every_major};
+use crate::harness::{ANY_MAJOR, Cluster, Scratch, Walden, every_major};
 
 #[test]
 fn a_cluster_of_every_version_writes_wal_crashes_and_comes_back() {
@@ -71,4 +71,20 @@ fn the_program_is_run_as_the_servers_user_and_its_words_are_caught() {
     let output = Walden::new().arg("--version").as_server_user().run().succeeds();
     assert_eq!(output.stdout.trim(), format!("walden {}", env!("CARGO_PKG_VERSION")));
     Walden::new().arg("no-such-command").run().exits(2).stderr_has("no-such-command");
+}
+
+#[test]
+fn a_standby_follows_its_primary_through_the_archive_and_can_be_promoted() {
+    let repository = Scratch::new();
+    let url = format!("file://{}", repository.path().display());
+    let primary = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    primary.sql("CREATE TABLE seen AS SELECT 1 AS n");
+    primary.archive_everything();
+    let standby = Cluster::standby_of(&primary);
+    primary.sql("INSERT INTO seen VALUES (2)");
+    primary.archive_everything();
+    standby.wait_until("(SELECT count(*) FROM seen) = 2");
+    standby.promote();
+    standby.sql("INSERT INTO seen VALUES (3)");
+    assert_eq!(standby.column("SELECT n FROM seen ORDER BY n"), ["1", "2", "3"]);
 }

@@ -6,8 +6,20 @@ mod harness;
 /// The harness keeps its own promises.
 mod house;
 
+/// Samples that work, docs that are complete, failures in one line.
+mod configuration;
+
+/// Every store keeps the contract, and every fault of S3 has its kind.
+mod storage;
+
 /// `push` and `fetch` on a directory.
 mod archive;
 
+/// The whole story, on every version.
+mod story;
+
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
+
+/// The story a newcomer sees.
+mod demo;

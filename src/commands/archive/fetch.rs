@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::commands::App;
 use crate::commands::archive::Caller;
+use crate::commands::{App, Retries};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::atomic_file::PendingFile;
 use crate::host::clock::Deadline;
@@ -24,12 +24,12 @@ pub fn run(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
     let caller = Caller::find(None, app.settings.pgdata.as_deref())?;
     let target = Target { name: *name, destination, caller: &caller };
     let deadline = Deadline::after(app.settings.fetch.retry_for);
-    let repositories = app.repositories()?;
+    let repositories = app.repositories(Retries::None)?;
     let mut patience = Patience::new(deadline);
     loop {
         match fetch_from_any(&target, &repositories).context(|| format!("fetch {name}")) {
             Err(error) if patience.allows(&error) => {
-                tracing::warn!(%error, "will try again");
+                tracing::info!(%error, "will try again");
                 patience.pause(&error, || caller.is_being_promoted(name));
             }
             Err(error) => return Err(patience.explain(error)),

@@ -8,15 +8,19 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::codec::{Compression, Header, Kind, Origin, Sealer};
-use crate::commands::App;
 use crate::commands::archive::{Caller, PIECE_BYTES};
+use crate::commands::{App, Retries};
+use crate::config::{ConditionalPut, RepositorySettings};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::clock::Deadline;
+use crate::host::state::StateDirectory;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
-use crate::repository::{Repository, Stored};
+use crate::repository::{Claim, Home, Stored};
 use crate::storage::Body;
 
 pub fn run(app: &App, path: &Path) -> Result<()> {
+    let deadline = Deadline::after(app.settings.push.deadline);
     let name = WalFileName::from_path(path)?;
     let caller = Caller::find(Some(path), app.settings.pgdata.as_deref())?;
     let source = Source { path, name, caller: &caller };
@@ -25,30 +29,71 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
 
     // Each repository is tried, so that one which is down does not leave the others behind as well.
     let mut outcome = Ok(());
-    for repository in app.repositories()? {
-        let stored = store(app, &repository, &name, &sealed, &origin)
-            .context(|| format!("push {name} to {}", repository.url()));
-        outcome = outcome.and(stored.map(|_| ()));
+    for repository in app.settings.require_repositories()? {
+        let place = Place { app, repository, origin: &origin, deadline };
+        let stored = place.store(&name, &sealed);
+        outcome = outcome
+            .and(stored.map(|_| ()).context(|| format!("push {name} to {}", repository.url)));
     }
     outcome
 }
 
-fn store(
-    app: &App,
-    repository: &Repository,
-    name: &WalFileName,
-    sealed: &Body,
-    origin: &Origin,
-) -> Result<Stored> {
-    let home = repository.home(origin.system_identifier);
-    let _ = app;
-    home.claim(origin)?;
-    home.put_wal(name, sealed, origin)
+/// One repository, for the WAL of one server.
+struct Place<'a> {
+    app: &'a App,
+    repository: &'a RepositorySettings,
+    origin: &'a Origin,
+    deadline: Deadline,
 }
 
-/// State is kept apart by cluster and data directory: two servers on one host never share it.
-fn caller_key(origin: &Origin) -> String {
-    format!("{} {}", origin.system_identifier, origin.source)
+impl Place<'_> {
+    fn store(&self, name: &WalFileName, sealed: &Body) -> Result<Stored> {
+        self.claimed_home()?.put_wal(name, sealed, self.origin)
+    }
+
+    /// The cluster's home, with its `cluster.json` in it. That it is there, and whether the store honours conditional
+    /// writes, is found out once and then remembered.
+    fn claimed_home(&self) -> Result<Home> {
+        let url = &self.repository.url;
+        let state = self.state();
+        let (claimed, overwrites) = (format!("claimed {url}"), format!("{url} overwrites"));
+        if state.remembers(&overwrites) {
+            return self.home(ConditionalPut::No);
+        }
+        let home = self.home(self.app.settings.s3.conditional_put)?;
+        if state.remembers(&claimed) {
+            return Ok(home);
+        }
+        match home.claim(self.origin)? {
+            Claim::Guarded => {
+                state.remember(&claimed);
+                Ok(home)
+            }
+            Claim::Overwritten => {
+                tracing::warn!(
+                    %url,
+                    "this store overwrites objects it was asked not to; walden will look before it puts, \
+                     but two servers pushing one file at the same instant can no longer be told apart"
+                );
+                state.remember(&overwrites);
+                self.home(ConditionalPut::No)
+            }
+        }
+    }
+
+    fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
+        let retries = Retries::Until(self.deadline);
+        let repository = self.app.open(self.repository, retries, conditional_put)?;
+        Ok(repository.home(self.origin.system_identifier))
+    }
+
+    /// Kept apart by cluster name, system identifier and data directory.
+    fn state(&self) -> StateDirectory {
+        let settings = &self.app.settings;
+        let Origin { system_identifier, source, .. } = self.origin;
+        let identity = format!("{} {system_identifier} {source}", settings.cluster);
+        StateDirectory::open(settings.state_dir.as_deref(), Some(Path::new(source)), identity)
+    }
 }
 
 /// A file in pg_wal, and the server it belongs to.

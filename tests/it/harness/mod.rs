@@ -1,8 +1,14 @@
 //! What the tests speak: clusters, the walden program, places to put things.
 #![allow(dead_code, unused_imports, reason = "a vocabulary: not every test needs every word")]
 
+/// A store that speaks S3, in this process.
+pub mod bucket;
 pub mod cluster;
+/// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
+pub mod moto;
 pub mod program;
+/// What stands between a program and its store, and breaks as told.
+pub mod proxy;
 pub mod scratch;
 pub mod session;
 pub mod site;
@@ -12,8 +18,10 @@ use std::path::{Path, PathBuf};
 use walden::postgres::MajorVersion;
 use walden::postgres::installation::Installation;
 
+pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use program::{Output, Running, Walden};
+pub use proxy::{Fault, Proxy};
 pub use scratch::Scratch;
 pub use site::Site;
 

@@ -31,11 +31,7 @@ impl Site {
         Site::lay_out(Scratch::new(), repository.to_owned(), environment)
     }
 
-    fn lay_out(
-        scratch: Scratch,
-        repository: String,
-        environment: Vec<(String, String)>,
-    ) -> Site {
+    fn lay_out(scratch: Scratch, repository: String, environment: Vec<(String, String)>) -> Site {
         for directory in ["data", "data/global", "data/pg_wal", "state"] {
             scratch.directory(directory);
         }

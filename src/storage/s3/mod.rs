@@ -1,0 +1,447 @@
+//! A store that speaks S3: AWS and its dialects, one conditional PUT per object.
+
+mod client;
+mod errors;
+mod options;
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::put_object::PutObjectOutput;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{ChecksumMode, ServerSideEncryption, StorageClass};
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::Deadline;
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
+use errors::Asked;
+
+pub use options::{ConditionalPut, Credentials, Options};
+
+/// Runtime and client are made at the first request: a process that needs none pays for none.
+pub struct S3 {
+    bucket: String,
+    /// Empty, or ending in `/`.
+    prefix: String,
+    options: Options,
+    deadline: Option<Deadline>,
+    connection: Mutex<Option<Connection>>,
+    /// The store said that it does not know conditional requests.
+    unconditional: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Connection {
+    runtime: Arc<tokio::runtime::Runtime>,
+    client: Client,
+}
+
+impl S3 {
+    pub fn new(
+        bucket: &str,
+        prefix: Option<&str>,
+        options: Options,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let prefix = prefix.map(|prefix| format!("{prefix}/")).unwrap_or_default();
+        let unconditional = AtomicBool::new(options.conditional_put == ConditionalPut::No);
+        let (bucket, connection) = (bucket.to_owned(), Mutex::new(None));
+        S3 { bucket, prefix, options, deadline, connection, unconditional }
+    }
+
+    /// Runs one request to its end, its body included, and never longer than it may take.
+    fn run<T, F: Future<Output = Result<T>>>(
+        &self,
+        request: impl FnOnce(Client) -> F,
+    ) -> Result<T> {
+        let limit = self.time_limit()?;
+        let Connection { runtime, client } = self.connection(limit)?;
+        runtime.block_on(async {
+            let answered = tokio::time::timeout(limit, request(client)).await;
+            answered.unwrap_or_else(|_| Err(self.timed_out(limit)))
+        })
+    }
+
+    fn time_limit(&self) -> Result<Duration> {
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.remaining());
+        if left.is_zero() {
+            let message = format!("no time left to ask {}", self.url());
+            return Err(Error::new(ErrorKind::Unreachable, message)
+                .hint("Look at the store's speed, or allow more time."));
+        }
+        Ok(self.options.request_timeout.min(left))
+    }
+
+    fn timed_out(&self, limit: Duration) -> Error {
+        let message = format!("no answer from {} in {:.1} s", self.url(), limit.as_secs_f64());
+        Error::new(ErrorKind::Unreachable, message)
+            .hint("Look at the network and the store, or raise s3.request_timeout.")
+    }
+
+    fn connection(&self, limit: Duration) -> Result<Connection> {
+        let mut connection = self.connection.lock().unwrap_or_else(|broken| broken.into_inner());
+        if let Some(connection) = &*connection {
+            return Ok(connection.clone());
+        }
+        // One worker beside the callers, which only wait: with none, a caller would have to drive the others' requests,
+        // and connections would stand still between two requests.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("s3")
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorKind::Host, "cannot start a thread for S3").source(error)
+            })?;
+        let client = runtime.block_on(async {
+            let connected = tokio::time::timeout(limit, client::connect(&self.options)).await;
+            connected.unwrap_or_else(|_| Err(self.timed_out(limit)))
+        })?;
+        let made = Connection { runtime: runtime.into(), client };
+        Ok(connection.insert(made).clone())
+    }
+
+    fn key(&self, key: &Key) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Where an object is, for messages.
+    fn place(&self, key: &Key) -> String {
+        format!("{}/{key}", self.url())
+    }
+
+    async fn put(
+        &self,
+        client: &Client,
+        key: &Key,
+        body: &Body,
+        conditional: bool,
+    ) -> std::result::Result<PutObjectOutput, Failed> {
+        let options = &self.options;
+        client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .set_if_none_match(conditional.then(|| "*".to_owned()))
+            // Given, the SDK computes none of its own, sends the body in one plain piece, and the store refuses bytes
+            // that differ.
+            .checksum_crc32(encode_crc32(body.crc32))
+            .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
+            .set_server_side_encryption(options.sse.as_deref().map(ServerSideEncryption::from))
+            .set_ssekms_key_id(options.kms_key_id.clone())
+            .body(ByteStream::from(body.bytes.clone()))
+            .send()
+            .await
+            .map_err(|error| {
+                let status = error.raw_response().map(|raw| raw.status().as_u16());
+                let timed_out = matches!(&error, SdkError::DispatchFailure(e) if e.is_timeout());
+                let broke_off = matches!(error, SdkError::DispatchFailure(_)) && !timed_out;
+                let sorted = errors::sort(error, Asked::Bucket, &self.place(key));
+                match status {
+                    Some(501) if conditional => Failed::NotImplemented,
+                    _ if broke_off => Failed::BrokeOff(sorted),
+                    _ => Failed::Sorted(sorted),
+                }
+            })
+    }
+
+    async fn put_where_free(&self, client: &Client, key: &Key, body: &Body) -> Result<()> {
+        if self.unconditional.load(Ordering::Relaxed) {
+            return self.look_then_put(client, key, body).await;
+        }
+        let answer = match self.put(client, key, body, true).await {
+            Ok(answer) => answer,
+            Err(Failed::Sorted(error)) => return Err(error),
+            Err(Failed::BrokeOff(error)) => return Err(self.after_all(client, key, error).await),
+            Err(Failed::NotImplemented) if self.options.conditional_put == ConditionalPut::Yes => {
+                let message = format!("{} does not know If-None-Match", self.url());
+                return Err(Error::new(ErrorKind::NotAllowed, message)
+                    .hint("Set s3.conditional_put to \"auto\" or \"no\"."));
+            }
+            Err(Failed::NotImplemented) => {
+                tracing::warn!(store = self.url(), "no conditional PUT here: look, then put");
+                self.unconditional.store(true, Ordering::Relaxed);
+                return self.look_then_put(client, key, body).await;
+            }
+        };
+        self.confirm(client, key, body, &answer).await
+    }
+
+    /// A store that refuses early hangs up on what is still being sent, and its answer may be lost with the connection;
+    /// so may the answer to a put that was carried out. Either way the object is there, and that is what to say.
+    async fn after_all(&self, client: &Client, key: &Key, error: Error) -> Error {
+        match self.look(client, key).await {
+            Ok(_) => self.already_exists(key),
+            Err(_) => error,
+        }
+    }
+
+    fn already_exists(&self, key: &Key) -> Error {
+        Error::new(ErrorKind::AlreadyExists, format!("{} is there already", self.place(key)))
+            .hint("Objects are written once; nothing was changed.")
+    }
+
+    async fn look_then_put(&self, client: &Client, key: &Key, body: &Body) -> Result<()> {
+        match self.look(client, key).await {
+            Ok(_) => return Err(self.already_exists(key)),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        match self.put(client, key, body, false).await {
+            Ok(answer) => self.confirm(client, key, body, &answer).await,
+            Err(Failed::Sorted(error) | Failed::BrokeOff(error)) => Err(error),
+            Err(Failed::NotImplemented) => unreachable!("put without a condition"),
+        }
+    }
+
+    /// A yes counts when the store names the checksum of what it has; one that never does is read back.
+    async fn confirm(
+        &self,
+        client: &Client,
+        key: &Key,
+        body: &Body,
+        answer: &PutObjectOutput,
+    ) -> Result<()> {
+        let place = self.place(key);
+        let has_ours = match answer.checksum_crc32() {
+            Some(theirs) => theirs == encode_crc32(body.crc32),
+            None => match self.read(client, key).await {
+                Ok(bytes) => crc32fast::hash(&bytes) == body.crc32,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let message = format!("{place} was accepted and is not there");
+                    return Err(Error::new(ErrorKind::Unreachable, message)
+                        .hint("Look at the store's log, and at what stands in between.")
+                        .source(error));
+                }
+                Err(error) => return Err(error.context("read back what was put")),
+            },
+        };
+        if has_ours {
+            return Ok(());
+        }
+        let message = format!("{place} was stored with other bytes than were sent");
+        Err(Error::new(ErrorKind::Corrupt, message).hint(
+            "Look at the store and at the proxies before it; the object needs to be removed.",
+        ))
+    }
+
+    async fn read(&self, client: &Client, key: &Key) -> Result<Bytes> {
+        let place = self.place(key);
+        let answer = client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await
+            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
+        let (length, has_etag) = (answer.content_length(), answer.e_tag().is_some());
+        let bytes = collect(answer.body, &place).await?;
+        // S3 may begin an answer with 200 before it fails; an object always has an ETag.
+        if !has_etag && (bytes.starts_with(b"<?xml") || bytes.starts_with(b"<Error")) {
+            let message = format!("{place} answered 200 with an error");
+            return Err(Error::new(ErrorKind::Unreachable, message)
+                .hint("Look at the store's health.")
+                .source(String::from_utf8_lossy(&bytes[..bytes.len().min(300)])));
+        }
+        whole(bytes, length, &place)
+    }
+
+    async fn read_range(&self, client: &Client, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let place = self.place(key);
+        let (first, last) = (range.start, range.end - 1);
+        let answer = client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .range(format!("bytes={first}-{last}"))
+            .send()
+            .await
+            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
+        let expected = format!("bytes {first}-{last}/");
+        if !answer.content_range().is_some_and(|got| got.starts_with(&expected)) {
+            let got = answer.content_range().unwrap_or("all").to_owned();
+            let message = format!("asked for bytes {first} to {last}, {place} gave {got}");
+            return Err(Error::new(ErrorKind::Corrupt, message)
+                .hint("The object was cut short, or the store ignores ranges."));
+        }
+        whole(collect(answer.body, &place).await?, i64::try_from(range.end - first).ok(), &place)
+    }
+
+    async fn look(&self, client: &Client, key: &Key) -> Result<ObjectInfo> {
+        let place = self.place(key);
+        let answer = client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .send()
+            .await
+            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
+        let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| {
+            Error::new(ErrorKind::Unreachable, format!("{place} answered without a length"))
+                .hint("Look at what stands between this host and the store.")
+        })?;
+        Ok(ObjectInfo { key: key.clone(), size, modified: timestamp(answer.last_modified()) })
+    }
+
+    async fn list_page(
+        &self,
+        client: &Client,
+        prefix: &str,
+        after: Option<String>,
+        listing: &mut Listing,
+    ) -> Result<Option<String>> {
+        let answer = client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(prefix)
+            .delimiter("/")
+            .set_continuation_token(after)
+            .send()
+            .await
+            .map_err(|error| errors::sort(error, Asked::Bucket, &self.url()))?;
+        for object in answer.contents() {
+            let key = object.key().and_then(|key| key.strip_prefix(&self.prefix));
+            // What no key of ours can name is not ours: the marker objects of "folders", for one.
+            let Some(key) = key.and_then(|key| Key::new(key).ok()) else { continue };
+            let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+            let modified = timestamp(object.last_modified());
+            listing.objects.push(ObjectInfo { key, size, modified });
+        }
+        for folder in answer.common_prefixes() {
+            let name = folder.prefix().and_then(|folder| folder.strip_prefix(prefix));
+            let name = name.and_then(|name| name.strip_suffix('/'));
+            listing.folders.extend(name.filter(|name| Key::new(*name).is_ok()).map(str::to_owned));
+        }
+        match (answer.is_truncated(), answer.next_continuation_token()) {
+            (Some(true), Some(token)) => Ok(Some(token.to_owned())),
+            (Some(true), None) => {
+                let message = format!("the listing of {} breaks off", self.url());
+                Err(Error::new(ErrorKind::Unreachable, message).hint("Look at the store's health."))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Storage for S3 {
+    fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
+        self.run(|client| async move { self.put_where_free(&client, key, body).await })
+    }
+
+    fn get(&self, key: &Key) -> Result<Bytes> {
+        self.run(|client| async move { self.read(&client, key).await })
+    }
+
+    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        // HTTP cannot ask for nothing.
+        if range.start >= range.end {
+            let size = self.head(key)?.size;
+            return if range.start == range.end && range.end <= size {
+                Ok(Bytes::new())
+            } else {
+                let message = format!("{} has {size} bytes, not {range:?}", self.place(key));
+                Err(Error::new(ErrorKind::Corrupt, message).hint("The object was cut short."))
+            };
+        }
+        self.run(|client| async move { self.read_range(&client, key, range).await })
+    }
+
+    fn head(&self, key: &Key) -> Result<ObjectInfo> {
+        self.run(|client| async move { self.look(&client, key).await })
+    }
+
+    fn list(&self, folder: Option<&Key>) -> Result<Listing> {
+        let prefix = folder.map_or_else(|| self.prefix.clone(), |key| self.key(key) + "/");
+        let (mut listing, mut after) = (Listing::default(), None);
+        loop {
+            let (prefix, listing) = (&prefix, &mut listing);
+            after =
+                self.run(
+                    |client| async move { self.list_page(&client, prefix, after, listing).await },
+                )?;
+            if after.is_none() {
+                break;
+            }
+        }
+        // The store sorts folders among the objects, with their `/`.
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.folders.sort();
+        Ok(listing)
+    }
+
+    fn delete(&self, key: &Key) -> Result<()> {
+        self.run(|client| async move {
+            let place = self.place(key);
+            let request = client.delete_object().bucket(&self.bucket).key(self.key(key));
+            match request.send().await {
+                Ok(_) => Ok(()),
+                // AWS calls that a success, others do not.
+                Err(error) if error.code() == Some("NoSuchKey") => Ok(()),
+                Err(error) => Err(errors::sort(error, Asked::Bucket, &place)),
+            }
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.prefix).trim_end_matches('/').to_owned()
+    }
+}
+
+impl Drop for S3 {
+    /// A look-up of a name may hang in the system's resolver; nobody waits for it any more.
+    fn drop(&mut self) {
+        let connection = self.connection.get_mut().unwrap_or_else(|broken| broken.into_inner());
+        if let Some(runtime) = connection.take().and_then(|made| Arc::into_inner(made.runtime)) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+enum Failed {
+    /// 501: the store knows no conditional PUT.
+    NotImplemented,
+    /// The connection did not live to bring an answer.
+    BrokeOff(Error),
+    Sorted(Error),
+}
+
+async fn collect(body: ByteStream, place: &str) -> Result<Bytes> {
+    let collected = body.collect().await.map_err(|error| errors::sort_body(error, place))?;
+    Ok(collected.into_bytes())
+}
+
+fn whole(bytes: Bytes, length: Option<i64>, place: &str) -> Result<Bytes> {
+    match length {
+        Some(length) if u64::try_from(length) != Ok(bytes.len() as u64) => {
+            let got = bytes.len();
+            let message = format!("the answer of {place} has {got} of {length} bytes");
+            Err(Error::new(ErrorKind::Unreachable, message)
+                .hint("Look at the network between this host and the store."))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+fn encode_crc32(crc32: u32) -> String {
+    aws_smithy_types::base64::encode(crc32.to_be_bytes())
+}
+
+fn timestamp(time: Option<&DateTime>) -> jiff::Timestamp {
+    time.and_then(|time| jiff::Timestamp::from_second(time.secs()).ok()).unwrap_or_default()
+}
+
+impl fmt::Debug for S3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
