@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,14 +10,18 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::target::reading;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
-use crate::commands::App;
+use crate::cli::exit;
 use crate::commands::restore::wait::{self, Ended, Outcome};
 use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
+use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::termination;
 use crate::postgres::SystemIdentifier;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_MAX: usize = 8;
+/// What one request may take with its repetitions; a person is waiting.
+const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Places a backup and writes the recovery settings for a target.
 ///
@@ -84,6 +89,8 @@ pub struct Restore {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
+const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control is unfinished: \
+                            remove it. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]
@@ -115,11 +122,8 @@ impl Restore {
         let output = app.settings.output;
         let (dry_run, wait, pg_bin) = (self.dry_run, self.wait, self.pg_bin.clone());
         let request = self.request(app)?;
-        let repositories = app.repositories()?;
-        let repository = repositories.first().ok_or_else(|| {
-            Error::new(ErrorKind::Usage, "no repository is configured").hint("Give --repository.")
-        })?;
-        let prepared = restore::prepare(repository, request)?;
+        let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
+        let prepared = restore::prepare(&repository, request)?;
         let installation = match wait && !dry_run {
             true => Some(wait::find_server(&prepared, pg_bin.as_deref())?),
             false => None,
@@ -129,6 +133,7 @@ impl Restore {
         }
         let mut outcome = None;
         if !dry_run {
+            termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
             place(&prepared, output.quiet || output.json)?;
             if let Some(installation) = installation {
                 let spinner = spinner(output.quiet || output.json);
