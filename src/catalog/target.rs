@@ -200,7 +200,7 @@ fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Times
             refused(format!("{civil} cannot be placed in {name}")).source(e).hint(WAYS)
         });
     }
-    let early = ambiguous.clone().earlier().map(|time| time.to_string()).unwrap_or_default();
+    let early = ambiguous.earlier().map(|time| time.to_string()).unwrap_or_default();
     let late = ambiguous.later().map(|time| time.to_string()).unwrap_or_default();
     Err(refused(format!("{civil} is ambiguous in {name}: the clocks were changed then"))
         .hint(format!("Say which is meant: --target-time '{early}' or --target-time '{late}'.")))
@@ -213,7 +213,7 @@ fn without_zone(text: &str, civil: DateTime, zones: &Zones<'_>) -> Error {
     let utc = format!("{civil}Z");
     let mut hint = format!("Say which is meant. In UTC: --target-time '{utc}'.");
     let local = zones.local.to_ambiguous_timestamp(civil);
-    let readings = match (local.clone().earlier(), local.later()) {
+    let readings = match (local.earlier(), local.later()) {
         (Ok(early), Ok(late)) if early == late => vec![early],
         (early, late) => [early, late].into_iter().flatten().collect(),
     };

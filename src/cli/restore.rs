@@ -20,7 +20,7 @@ use crate::postgres::SystemIdentifier;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_MAX: usize = 8;
-/// What one request may take with its repetitions; a person is waiting.
+/// A restore that failed begins anew: a store that is away for a moment is waited for.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Places a backup and writes the recovery settings for a target.

@@ -1,5 +1,7 @@
 //! Files that appear whole or not at all, and that a power cut does not take back.
 
+#![allow(clippy::disallowed_methods, reason = "what others are told to use in their place")]
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

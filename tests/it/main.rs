@@ -1,6 +1,12 @@
 //! The integration tests, one crate: each file is a chapter, `harness` is the language they are
 //! told in.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test ends where it cannot go on, and moves files as a DBA would"
+)]
+
 mod harness;
 
 /// The harness keeps its own promises.
@@ -14,6 +20,9 @@ mod storage;
 
 /// `push` and `fetch` on a directory.
 mod archive;
+
+/// `push` and `fetch` on S3.
+mod archive_s3;
 
 /// The whole story, on every version.
 mod story;

@@ -1,5 +1,6 @@
 //! What the tests speak: clusters, the walden program, places to put things.
 #![allow(dead_code, unused_imports, reason = "a vocabulary: not every test needs every word")]
+#![allow(clippy::wrong_self_convention, reason = "builders and assertions read as sentences")]
 
 /// A store that speaks S3, in this process.
 pub mod bucket;
