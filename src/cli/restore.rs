@@ -147,7 +147,8 @@ impl Restore {
 
     fn request(self, app: &App) -> Result<Request> {
         let program = std::env::current_exe().map_err(|error| {
-            Error::new(ErrorKind::Host, "cannot tell where walden lies").source(error)
+            Error::new(ErrorKind::Host, "cannot tell where walden lies")
+                .source(error)
                 .hint("Start it by its full path.")
         })?;
         let settings = &app.settings;
@@ -228,7 +229,8 @@ fn place(prepared: &Prepared, silent: bool) -> Result<()> {
         true => ProgressBar::hidden(),
         false => ProgressBar::new(prepared.stream_bytes()),
     };
-    let shape = "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    let shape =
+        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(shape) {
         bar.set_style(style);
     }
@@ -325,7 +327,8 @@ fn next_step(plan: &Plan, dry_run: bool) -> String {
     let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
     text += &format!("  pg_ctl start -D {}\n", plan.directory.display());
     if plan.target.action == "pause" && plan.target.kind != "latest" {
-        text += "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
+        text +=
+            "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
     }
     text
 }

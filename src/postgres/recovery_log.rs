@@ -58,7 +58,8 @@ impl RecoveryLog {
             self.shut_down_at_target = true;
         } else if let Some(rest) = said.strip_prefix("redo done at ") {
             self.redo_done = rest.split_whitespace().next().and_then(|lsn| lsn.parse().ok());
-        } else if let Some(time) = said.strip_prefix("last completed transaction was at log time ") {
+        } else if let Some(time) = said.strip_prefix("last completed transaction was at log time ")
+        {
             self.last_commit = time.parse().ok();
         } else if let Some(id) = said.strip_prefix("selected new timeline ID: ") {
             self.new_timeline = id.parse().ok().and_then(|id| TimelineId::new(id).ok());
@@ -103,7 +104,9 @@ mod tests {
 
     #[test]
     fn read_only_connections_are_no_promotion() {
-        let log = RecoveryLog::read(PROMOTED.split_once("restored log file \"000000010000000000000003").unwrap().0);
+        let log = RecoveryLog::read(
+            PROMOTED.split_once("restored log file \"000000010000000000000003").unwrap().0,
+        );
         assert!(!log.promoted && log.consistent);
     }
 

@@ -29,3 +29,6 @@ mod recovery;
 
 /// The story a newcomer sees.
 mod demo;
+
+/// Stores that take long to build.
+mod stores;

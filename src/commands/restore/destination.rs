@@ -67,8 +67,11 @@ fn refuse_taken(path: &Path, what: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return expect_writable(existing(path), path);
         }
-        Err(error) => return Err(refused(format!("{what} {shown} cannot be used")).source(error)
-            .hint("Name a directory that is empty or not there yet, and that you may write.")),
+        Err(error) => {
+            return Err(refused(format!("{what} {shown} cannot be used"))
+                .source(error)
+                .hint("Name a directory that is empty or not there yet, and that you may write."));
+        }
     };
     if path.join(UNFINISHED).exists() {
         return Err(refused(format!("{what} {shown} holds an unfinished restore"))
@@ -87,9 +90,13 @@ fn refuse_taken(path: &Path, what: &str) -> Result<()> {
 
 fn expect_writable(folder: &Path, wanted: &Path) -> Result<()> {
     access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
-        refused(format!("{} cannot be made: {} is not writable", wanted.display(), folder.display()))
-            .source(error)
-            .hint("Run as the user PostgreSQL belongs to, and give that user the directory.")
+        refused(format!(
+            "{} cannot be made: {} is not writable",
+            wanted.display(),
+            folder.display()
+        ))
+        .source(error)
+        .hint("Run as the user PostgreSQL belongs to, and give that user the directory.")
     })
 }
 
@@ -137,14 +144,17 @@ fn links(request: &Request, manifest: &Manifest, directory: &Path) -> Result<Vec
     if !unmapped.is_empty() {
         let flags: Vec<String> =
             unmapped.iter().map(|path| format!("--tablespace-map {path}=NEW")).collect();
-        return Err(refused(format!("no place is given for the tablespaces at {}", unmapped.join(", ")))
-            .hint(format!(
-                "Give each a new directory: {}; or all: --tablespace-root DIR. The old place must \
+        return Err(refused(format!(
+            "no place is given for the tablespaces at {}",
+            unmapped.join(", ")
+        ))
+        .hint(format!(
+            "Give each a new directory: {}; or all: --tablespace-root DIR. The old place must \
                  be asked for as such: {}={}.",
-                flags.join(" "),
-                unmapped[0],
-                unmapped[0]
-            )));
+            flags.join(" "),
+            unmapped[0],
+            unmapped[0]
+        )));
     }
     refuse_overlap(&links, directory)?;
     Ok(links)
@@ -181,8 +191,8 @@ fn owner(request: &Request, directory: &Path) -> Result<Option<User>> {
                 .hint("Name an existing user other than root with --owner.")),
         };
     }
-    let owner = privileges::owner_of(existing(directory))
-        .or_else(|| privileges::user_named("postgres"));
+    let owner =
+        privileges::owner_of(existing(directory)).or_else(|| privileges::user_named("postgres"));
     owner.map(Some).ok_or_else(|| {
         refused("running as root, and nobody is known to whom the files should belong".to_owned())
             .hint("Name the user who will run PostgreSQL with --owner USER.")
@@ -218,7 +228,8 @@ fn refuse_full(manifest: &Manifest, directory: &Path, links: &[Link]) -> Result<
 /// With links resolved as far as the path exists, so that two spellings of a place are one.
 fn absolute(path: &Path) -> Result<PathBuf> {
     let full = std::path::absolute(path).map_err(|error| {
-        Error::new(ErrorKind::Usage, format!("{} is not a path", path.display())).source(error)
+        Error::new(ErrorKind::Usage, format!("{} is not a path", path.display()))
+            .source(error)
             .hint("Name a directory.")
     })?;
     if full.components().any(|part| part == std::path::Component::ParentDir) && !full.exists() {

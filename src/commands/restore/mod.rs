@@ -145,10 +145,7 @@ impl Prepared {
         }
         recovery::write_file(&unfinished, UNFINISHED_TEXT.as_bytes(), owner)?;
         self.fill(progress).map_err(|error| {
-            error.hint(format!(
-                "Remove the unfinished {} and try again.",
-                directory.display()
-            ))
+            error.hint(format!("Remove the unfinished {} and try again.", directory.display()))
         })?;
         fs::remove_file(&unfinished)
             .map_err(|error| host_failed(format!("remove {}", unfinished.display()), error))?;

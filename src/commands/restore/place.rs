@@ -46,7 +46,10 @@ pub fn place(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)).collect::<Result<()>>()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(panicked))
+            .collect::<Result<()>>()
     })?;
     expect_whole(placement)?;
     Ok(control.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -72,7 +75,8 @@ fn place_pack(
     if header.size == expected && of_this_cluster {
         return Ok(());
     }
-    let found = format!("it holds {} bytes of cluster {}", header.size, header.origin.system_identifier);
+    let found =
+        format!("it holds {} bytes of cluster {}", header.size, header.origin.system_identifier);
     Err(Error::new(
         ErrorKind::Corrupt,
         format!("pack {number} of backup {id} is not the one of its manifest: {found}"),
@@ -115,7 +119,9 @@ impl<'a> Spread<'a> {
                 break;
             }
             if let Some((part, offset)) = overlap(file, begin, piece) {
-                self.file(index)?.write_all_at(part, offset).map_err(|e| cannot("write", file, e))?;
+                self.file(index)?
+                    .write_all_at(part, offset)
+                    .map_err(|e| cannot("write", file, e))?;
             }
         }
         Ok(())
@@ -135,7 +141,8 @@ impl<'a> Spread<'a> {
 fn overlap<'p>(file: &Placed, begin: u64, piece: &'p [u8]) -> Option<(&'p [u8], u64)> {
     let from = begin.max(file.offset);
     let to = (begin + piece.len() as u64).min(file.end());
-    (from < to).then(|| (&piece[(from - begin) as usize..(to - begin) as usize], from - file.offset))
+    (from < to)
+        .then(|| (&piece[(from - begin) as usize..(to - begin) as usize], from - file.offset))
 }
 
 /// Two workers may write one file: whoever comes first creates it, nobody truncates it.

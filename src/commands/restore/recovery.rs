@@ -148,10 +148,7 @@ mod tests {
         let time = |text: &str| Target::Time(text.parse().unwrap());
         for (asked, setting) in [
             (time("2026-11-21T12:00:00+02:00"), "recovery_target_time = 2026-11-21 10:00:00+00"),
-            (
-                time("2026-11-21T10:00:00.25Z"),
-                "recovery_target_time = 2026-11-21 10:00:00.25+00",
-            ),
+            (time("2026-11-21T10:00:00.25Z"), "recovery_target_time = 2026-11-21 10:00:00.25+00"),
             (Target::Lsn(Lsn(0x1_0000_0028)), "recovery_target_lsn = 1/28"),
             (Target::Xid(745), "recovery_target_xid = 745"),
             (Target::Name("it's".into()), "recovery_target_name = it's"),

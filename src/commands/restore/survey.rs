@@ -22,8 +22,11 @@ pub fn find_home(
 ) -> Result<Home> {
     let homes = repository.homes()?;
     if homes.is_empty() {
-        return Err(refused(format!("nothing is archived in {} under this name", repository.url()))
-            .hint("Look at --repository and --cluster, and that the store is mounted."));
+        return Err(refused(format!(
+            "nothing is archived in {} under this name",
+            repository.url()
+        ))
+        .hint("Look at --repository and --cluster, and that the store is mounted."));
     }
     let mut candidates = Vec::new();
     for home in homes {

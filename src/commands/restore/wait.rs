@@ -176,10 +176,8 @@ fn wrong(prepared: &Prepared, what: &str, line: Option<&String>) -> Error {
     let of_recovery = ["recovery", "restore", "timeline", "WAL", "checkpoint", "hot standby"];
     let is_recovery = line.is_none_or(|line| of_recovery.iter().any(|word| line.contains(word)));
     let kind = if is_recovery { ErrorKind::FoundWrong } else { ErrorKind::Server };
-    Error::new(kind, format!("{what}; {said}")).hint(format!(
-        "Its log is {}.",
-        prepared.directory().join(LOG_FILE).display()
-    ))
+    Error::new(kind, format!("{what}; {said}"))
+        .hint(format!("Its log is {}.", prepared.directory().join(LOG_FILE).display()))
 }
 
 fn outcome(prepared: &Prepared, ended: Ended, log: &RecoveryLog, server: &Server) -> Outcome {
