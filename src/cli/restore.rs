@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::target::reading;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
-use crate::commands::App;
+use crate::commands::{App, Retries};
 use crate::commands::restore::wait::{self, Ended, Outcome};
 use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
 use crate::error::{Error, ErrorKind, Result};
@@ -84,6 +84,8 @@ pub struct Restore {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
+/// A person waits, and a restore that failed begins anew: a store that is away for a moment is waited for.
+const RETRY_FOR: std::time::Duration = std::time::Duration::from_secs(120);
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]
@@ -115,11 +117,8 @@ impl Restore {
         let output = app.settings.output;
         let (dry_run, wait, pg_bin) = (self.dry_run, self.wait, self.pg_bin.clone());
         let request = self.request(app)?;
-        let repositories = app.repositories()?;
-        let repository = repositories.first().ok_or_else(|| {
-            Error::new(ErrorKind::Usage, "no repository is configured").hint("Give --repository.")
-        })?;
-        let prepared = restore::prepare(repository, request)?;
+        let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
+        let prepared = restore::prepare(&repository, request)?;
         let installation = match wait && !dry_run {
             true => Some(wait::find_server(&prepared, pg_bin.as_deref())?),
             false => None,

@@ -21,6 +21,9 @@ mod storage;
 /// `push` and `fetch` on a directory.
 mod archive;
 
+/// `push` and `fetch` on S3.
+mod archive_s3;
+
 /// The whole story, on every version.
 mod story;
 

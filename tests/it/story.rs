@@ -60,7 +60,7 @@ fn on_s3(major: MajorVersion) {
     tell(major, &bucket.url(), &bucket.environment());
 }
 
-fn tell(major: MajorVersion, repository: &str, environment: &[(String, String)]) {
+fn tell(major: MajorVersion, repository: &str, environment: &[(&str, String)]) {
     let mut builder = Cluster::builder(major).data_checksums().archive_to(repository, "main");
     for (name, value) in environment {
         builder = builder.env(name, value);

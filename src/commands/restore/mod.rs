@@ -213,3 +213,8 @@ fn host_failed(doing: String, error: std::io::Error) -> Error {
     }
     .source(error)
 }
+
+#[cfg(test)]
+pub mod samples;
+#[cfg(test)]
+mod tests;

@@ -189,6 +189,3 @@ fn cannot(verb: &str, file: &Placed, error: std::io::Error) -> Error {
 fn panicked<T>(panic: Box<dyn std::any::Any + Send>) -> T {
     std::panic::resume_unwind(panic)
 }
-
-#[cfg(test)]
-mod tests;

@@ -202,6 +202,14 @@ impl ConnectionOptions {
         self
     }
 
+    /// To a database that every cluster has, where none was named: libpq would take the user's name for it.
+    #[must_use]
+    pub fn sql(mut self) -> Self {
+        self.replication = false;
+        self.dbname.get_or_insert_with(|| "postgres".to_owned());
+        self
+    }
+
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;

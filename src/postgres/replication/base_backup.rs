@@ -2,6 +2,8 @@
 //!
 //! The messages are those of PostgreSQL 15 and later (manual, "Streaming Replication Protocol").
 
+use std::time::Duration;
+
 use postgres_protocol::message::backend::Message;
 
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -110,6 +112,11 @@ impl<'c> BaseBackup<'c> {
 
     pub fn start(&self) -> &BackupStart {
         &self.start
+    }
+
+    /// How long the server may be silent from here on.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.connection.set_read_timeout(timeout)
     }
 
     /// `None` once all has come.

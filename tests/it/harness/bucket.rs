@@ -130,6 +130,7 @@ async fn serve(service: S3Service) -> SocketAddr {
     tokio::spawn(async move {
         let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         while let Ok((socket, _)) = listener.accept().await {
+            socket.set_nodelay(true).unwrap();
             let service = service.clone();
             // The whole request is read before it is refused; else refusing would cut the connection, now and then.
             let answer = service_fn(move |request: Request<Incoming>| {

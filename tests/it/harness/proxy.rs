@@ -103,9 +103,11 @@ impl Proxy {
             .build()
             .unwrap();
         let (open, opened) = watch::channel(true);
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
         let state = Arc::new(State {
             upstream,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new()).build(connector),
             seen: Mutex::default(),
             rules: Mutex::default(),
             put_turn: tokio::sync::Mutex::default(),
@@ -202,6 +204,8 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
         tokio::select! {
             accepted = accepting.accept() => {
                 let Ok((socket, _)) = accepted else { continue };
+                // Small answers at once, not 40 ms later.
+                socket.set_nodelay(true).unwrap();
                 connections.spawn(serve(socket, state.clone()));
             }
             changed = open.changed() => if changed.is_err() { return },

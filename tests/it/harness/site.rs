@@ -15,7 +15,7 @@ pub const SYSTEM_IDENTIFIER: u64 = 7_710_620_488_620_347_611;
 pub struct Site {
     scratch: Scratch,
     repository: String,
-    environment: Vec<(String, String)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Site {
@@ -27,11 +27,11 @@ impl Site {
     }
 
     /// With a repository elsewhere; `environment` holds what reaching it takes.
-    pub fn on(repository: &str, environment: Vec<(String, String)>) -> Site {
+    pub fn on(repository: &str, environment: Vec<(&'static str, String)>) -> Site {
         Site::lay_out(Scratch::new(), repository.to_owned(), environment)
     }
 
-    fn lay_out(scratch: Scratch, repository: String, environment: Vec<(String, String)>) -> Site {
+    fn lay_out(scratch: Scratch, repository: String, environment: Vec<(&'static str, String)>) -> Site {
         for directory in ["data", "data/global", "data/pg_wal", "state"] {
             scratch.directory(directory);
         }
