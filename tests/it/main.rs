@@ -35,3 +35,6 @@ mod restore;
 
 /// The story a newcomer sees.
 mod demo;
+
+/// Stores that take long to build.
+mod stores;

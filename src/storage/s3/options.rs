@@ -45,7 +45,7 @@ impl Default for Options {
     }
 }
 
-/// Whether the store keeps `If-None-Match: *`; see `probe_conditional_put`.
+/// Whether the store keeps `If-None-Match: *`; claiming a place finds out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConditionalPut {
     /// Yes, until the store says that it does not know it.
