@@ -6,3 +6,6 @@ pub mod bucket;
 pub mod moto;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;
+/// A third make, built on demand, that ignores conditional requests.
+#[cfg(feature = "test-stores")]
+pub mod garage;
