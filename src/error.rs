@@ -147,6 +147,11 @@ impl Error {
         self.0.retry_after
     }
 
+    /// The source, where it is of this type.
+    pub fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        self.0.source.as_ref().and_then(|source| source.downcast_ref())
+    }
+
     /// What, where, why and what to do, on one line: the PostgreSQL log gets exactly one per failure.
     pub fn one_line(&self) -> String {
         let mut line = self.to_string();

@@ -1,1 +1,9 @@
-//! x
+//! Pure decisions over what the repository holds: values in, plans and refusals out.
+
+pub mod target;
+pub mod timeline_tree;
+pub mod recovery_plan;
+
+pub use recovery_plan::{ArchivedWal, BackupSummary, Choice, Wanted};
+pub use target::{Target, TargetAction, TargetTimeline, Zones};
+pub use timeline_tree::{TimelinePath, TimelineTree};

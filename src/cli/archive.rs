@@ -1,18 +1,35 @@
-//! `walden push` and `walden fetch`: flags to a request.
+//! `walden push` and `walden fetch`: words to a request, and the clock and signals they live under.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::cli::exit;
 use crate::commands::App;
-use crate::error::Result;
+use crate::commands::archive::{fetch, push};
+use crate::error::{ErrorKind, Result};
+use crate::host::{termination, watchdog};
+use crate::postgres::WalFileName;
 
-/// Archives one WAL file; PostgreSQL's archive_command.
+/// What a request in flight may take beyond the deadline before the watchdog ends it.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Archives one WAL file (segment, .partial, .history or .backup).
+///
+/// archive_command = 'walden push "%p"'
+///
+/// Exits 0 only when the file is in the repository, durable and verified, or the identical file was there already.
 #[derive(Debug, clap::Args)]
 pub struct Push {
-    /// The file, as PostgreSQL names it by %p.
+    /// The file, %p.
     path: PathBuf,
 }
 
-/// Brings one WAL file back; PostgreSQL's restore_command.
+/// Brings one WAL file back, or proves that it is not in the archive.
+///
+/// restore_command = 'walden fetch "%f" "%p"'
+///
+/// Exits 1 only on proof of absence; whatever else fails ends in 200, and PostgreSQL stops instead of promoting (in 3
+/// beside standby.signal, and PostgreSQL asks again).
 #[derive(Debug, clap::Args)]
 pub struct Fetch {
     /// The file wanted, %f.
@@ -22,15 +39,35 @@ pub struct Fetch {
 }
 
 impl Push {
-    pub fn run(self, _app: &App) -> Result<()> {
-        let _ = self.path;
-        Ok(())
+    pub fn run(self, app: &App) -> Result<()> {
+        let limit = app.settings.push.deadline;
+        termination::exit_when_told(
+            exit::code(ErrorKind::Interrupted),
+            "walden: push: told to stop; PostgreSQL will archive the file again",
+        );
+        watchdog::start(limit + GRACE, exit::code(ErrorKind::Unreachable), move || {
+            format!(
+                "walden: push: no outcome after {} s (hint: Is the disk of pg_wal or of the repository stuck? \
+                 PostgreSQL will archive the file again)",
+                (limit + GRACE).as_secs()
+            )
+        });
+        push::run(app, &self.path)
     }
 }
 
 impl Fetch {
-    pub fn run(self, _app: &App) -> Result<()> {
-        let _ = (self.file, self.destination);
-        Ok(())
+    /// Installs no signal handler: told to stop, it must die by that signal at once, and PostgreSQL knows what it
+    /// means.
+    pub fn run(self, app: &App) -> Result<()> {
+        let name = WalFileName::parse(&self.file)?;
+        let limit = app.settings.fetch.retry_for + app.settings.s3.request_timeout;
+        watchdog::start(limit + GRACE, exit::fetch_undecided(), move || {
+            let seconds = (limit + GRACE).as_secs();
+            format!(
+                "walden: fetch: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)"
+            )
+        });
+        fetch::run(app, &name, &self.destination)
     }
 }

@@ -1,14 +1,173 @@
 //! `walden backup`: flags to a request, the report to text.
 
+use std::io::IsTerminal as _;
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::cli::exit;
 use crate::commands::App;
-use crate::error::Result;
+use crate::commands::backup::{self, Progress, Report, Request};
+use crate::config::{Checkpoint, Output};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::termination;
+use crate::postgres::connection::ConnectionOptions;
 
 /// Takes a base backup.
+///
+/// Over the replication protocol, from this machine or another: libpq's variables say where the server is and who we
+/// are (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSERVICE, PGSSLMODE ...). The role needs the attribute REPLICATION.
 #[derive(Debug, clap::Args)]
-pub struct Backup {}
+pub struct Backup {
+    /// Where PostgreSQL is, as for psql: "host=db1 user=walden" or a URI. Wins over libpq's variables.
+    #[arg(short, long, value_name = "CONNINFO")]
+    dbname: Option<String>,
+    /// The checkpoint to begin with: at once, or spread over the server's usual time.
+    #[arg(long, value_name = "KIND", value_parser = ["fast", "spread"])]
+    checkpoint: Option<String>,
+    /// Stands in backup_label and in the server's log.
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+    /// The most the server may send in a second: 32KiB to 1GiB.
+    #[arg(long, value_name = "SIZE")]
+    max_rate: Option<ByteSize>,
+    /// How many threads compress and upload.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// How long to wait for the WAL that the backup needs: "10min", "1h".
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    wal_timeout: Option<Duration>,
+    /// Begins even where archiving seems not to work. The backup is still published only with its WAL.
+    #[arg(long)]
+    no_archive_check: bool,
+}
 
 impl Backup {
-    pub fn run(self, _app: &App) -> Result<()> {
-        Ok(())
+    pub fn run(self, app: &App) -> Result<()> {
+        // Nothing needs undoing: without a manifest there is no backup, and the server sees the connection close.
+        termination::exit_when_told(
+            exit::code(ErrorKind::Interrupted),
+            "walden: backup: told to stop; no backup was published",
+        );
+        let output = app.settings.output;
+        let request = self.request(app)?;
+        let progress = Progress::default();
+        let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
+        print(&report, output)
     }
+
+    fn request(self, app: &App) -> Result<Request> {
+        let settings = &app.settings.backup;
+        let connection = match &self.dbname {
+            Some(conninfo) => ConnectionOptions::from_conninfo(conninfo)?,
+            None => ConnectionOptions::from_environment()?,
+        };
+        let checkpoint = match self.checkpoint.as_deref() {
+            Some("spread") => Checkpoint::Spread,
+            Some(_) => Checkpoint::Fast,
+            None => settings.checkpoint,
+        };
+        Ok(Request {
+            connection,
+            label: self.label,
+            checkpoint,
+            max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.max_rate),
+            jobs: self.jobs.or(settings.jobs),
+            wal_timeout: self.wal_timeout.unwrap_or(settings.wal_timeout),
+            archive_check: (!self.no_archive_check).then_some(settings.archive_check),
+            compression: app.settings.compression,
+        })
+    }
+}
+
+fn span(text: &str) -> std::result::Result<Duration, String> {
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| "write it like 90s, 10min or 1h".to_owned())?;
+    Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
+}
+
+/// Runs `work` while another thread shows how far it is: a bar on a terminal, else a line every half minute.
+fn shown<T>(progress: &Progress, output: Output, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    const BAR_PERIOD: Duration = Duration::from_millis(200);
+    const LINE_PERIOD: Duration = Duration::from_secs(30);
+    let has_bar = std::io::stderr().is_terminal() && !output.quiet && output.verbose == 0;
+    let (over, is_over) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let bar = has_bar.then(bar);
+            let period = if has_bar { BAR_PERIOD } else { LINE_PERIOD };
+            while is_over.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                tick(progress, bar.as_ref());
+            }
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        });
+        let outcome = work();
+        drop(over);
+        outcome
+    })
+}
+
+fn bar() -> ProgressBar {
+    let style = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn tick(progress: &Progress, bar: Option<&ProgressBar>) {
+    // The server's estimate may be low.
+    let (done, total) = (progress.done(), progress.total().max(progress.done()));
+    match bar {
+        Some(bar) => {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(progress.phase());
+        }
+        None => {
+            let phase = progress.phase();
+            tracing::info!("{phase}: {} of {}", ByteSize(done), ByteSize(total));
+        }
+    }
+}
+
+fn print(report: &Report, output: Output) -> Result<()> {
+    let text = match (output.json, output.quiet) {
+        (true, _) => serde_json::to_string_pretty(report)
+            .map_err(|error| Error::new(ErrorKind::Bug, "write the report").source(error))?,
+        (false, true) => report.id.to_string(),
+        (false, false) => table(report),
+    };
+    // The backup is there whether or not anybody reads of it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+fn table(report: &Report) -> String {
+    let seconds = report.duration_ms as f64 / 1000.0;
+    let (size, stored) = (ByteSize(report.size), ByteSize(report.stored));
+    let server = report.server_version_num;
+    let standby = if report.from_standby { ", a standby" } else { "" };
+    let rows = [
+        ("backup", report.id.to_string()),
+        ("repository", report.repository.clone()),
+        ("server", format!("PostgreSQL {}.{}{standby}", server / 10_000, server % 10_000)),
+        ("began", format!("{:.0}", report.began)),
+        ("ended", format!("{:.0}", report.ended)),
+        ("took", format!("{seconds:.1} s")),
+        ("size", format!("{size} in {} files, {stored} stored", report.files)),
+        ("timeline", report.timeline.to_string()),
+        ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
+        ("WAL needed", format!("{} to {}", report.first_wal, report.last_wal)),
+    ];
+    let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
+    lines.join("\n")
 }

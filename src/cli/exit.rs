@@ -2,7 +2,8 @@
 
 use crate::error::ErrorKind;
 
-/// The code of every command but `fetch`, whose failures all end in `FETCH_UNDECIDED` or `FETCH_ASK_AGAIN`.
+/// The code of every command but `fetch`, whose failures all end in `FETCH_UNDECIDED` or
+/// `FETCH_ASK_AGAIN`.
 pub fn code(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Absent => 1,
@@ -24,7 +25,108 @@ pub fn code(kind: ErrorKind) -> u8 {
     }
 }
 
-/// `fetch` outside standby mode could not decide: above 125, so that PostgreSQL stops instead of promoting.
+/// `fetch` outside standby mode could not decide: above 125, so that PostgreSQL stops instead of
+/// promoting.
 pub const FETCH_UNDECIDED: u8 = 200;
 /// `fetch` beside `standby.signal` could not decide: PostgreSQL will ask again.
 pub const FETCH_ASK_AGAIN: u8 = 3;
+
+/// What a `fetch` that could not decide exits with here: `standby.signal` lies in the directory
+/// PostgreSQL calls us in.
+pub fn fetch_undecided() -> u8 {
+    let is_standby = std::path::Path::new("standby.signal").exists();
+    if is_standby { FETCH_ASK_AGAIN } else { FETCH_UNDECIDED }
+}
+
+pub const PUSH_STATUS: &str = "\
+Exit status (PostgreSQL tries again after every one but 0):
+   0  durable and verified in the repository, or the identical file was there already
+   2  usage or configuration
+   6  this machine: the file cannot be read, say
+  10  not valid WAL of this name
+  11  another file of this name and other content is archived
+  12  another cluster's WAL
+  20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
+  30  what was stored does not match its checksum
+  40  key missing or wrong
+  70  bug in walden
+  75  interrupted";
+
+pub const FETCH_STATUS: &str = "\
+Exit status:
+    0  the file is there, checked
+    1  proven absent: to PostgreSQL the end of the archive
+    3  undecided, beside standby.signal: PostgreSQL asks again
+  200  undecided: PostgreSQL stops instead of promoting; start it again when the cause is mended";
+
+pub const BACKUP_STATUS: &str = "\
+Exit status:
+   0  the backup is complete, and so is the WAL it needs
+   2  usage or configuration
+   4  refused, nothing changed
+   6  PostgreSQL or this machine did not let us
+  20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
+  30  what was stored or read does not match its checksum
+  70  bug in walden
+  75  interrupted";
+
+pub const RESTORE_STATUS: &str = "\
+Exit status:
+   0  placed, ready to start; with --wait: recovered to the target
+   2  usage or configuration
+   4  refused, nothing changed: directory not empty, target missing, ambiguous or out of reach
+   5  recovery ended short of the target
+   6  PostgreSQL or this machine did not let us
+  20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
+  30  what was read does not match its checksum
+  70  bug in walden
+  75  interrupted";
+
+pub const DEMO_STATUS: &str = "\
+Exit status:
+   0  the story was told, and the rows are back
+   5  they are not
+   6  it could not be told here: no PostgreSQL, say
+  70  bug in walden";
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::exit::{FETCH_ASK_AGAIN, FETCH_UNDECIDED, code};
+    use crate::error::ErrorKind;
+
+    /// PostgreSQL restarts its archiver above 125, and counts nothing.
+    #[test]
+    fn no_kind_of_failure_ends_push_above_125() {
+        let kinds = [
+            ErrorKind::Absent,
+            ErrorKind::Usage,
+            ErrorKind::Refused,
+            ErrorKind::NotFound,
+            ErrorKind::AlreadyExists,
+            ErrorKind::FoundWrong,
+            ErrorKind::CouldNotCheck,
+            ErrorKind::Server,
+            ErrorKind::Host,
+            ErrorKind::InvalidSource,
+            ErrorKind::Conflict,
+            ErrorKind::ForeignCluster,
+            ErrorKind::Unreachable,
+            ErrorKind::WrongPlace,
+            ErrorKind::NotAllowed,
+            ErrorKind::Throttled,
+            ErrorKind::Full,
+            ErrorKind::Corrupt,
+            ErrorKind::Key,
+            ErrorKind::Bug,
+            ErrorKind::Interrupted,
+        ];
+        assert!(kinds.into_iter().all(|kind| (1..=125).contains(&code(kind))));
+    }
+
+    /// 143 would be a shutdown to PostgreSQL, 129 and more a death by signal: it stops on both.
+    #[test]
+    fn an_undecided_fetch_stops_a_recovery_and_not_a_standby() {
+        const { assert!(FETCH_UNDECIDED > 128 && FETCH_UNDECIDED != 143) };
+        const { assert!(FETCH_ASK_AGAIN > 1 && FETCH_ASK_AGAIN <= 125) };
+    }
+}

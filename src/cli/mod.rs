@@ -4,19 +4,25 @@ pub mod archive;
 pub mod backup;
 pub mod restore;
 pub mod demo;
+pub mod errand;
+pub mod failure;
+pub mod log;
 pub mod exit;
 
 use std::ffi::OsString;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::commands::App;
 use crate::config::{Overrides, Settings};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+
+use errand::Errand;
 
 /// A home for PostgreSQL's write-ahead log.
-#[derive(Debug, clap::Parser)]
+#[derive(clap::Parser)]
 #[command(name = "walden", version)]
 struct Invocation {
     #[command(flatten)]
@@ -27,24 +33,46 @@ struct Invocation {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(after_help = exit::PUSH_STATUS)]
     Push(archive::Push),
+    #[command(after_help = exit::FETCH_STATUS)]
     Fetch(archive::Fetch),
+    #[command(after_help = exit::BACKUP_STATUS)]
     Backup(backup::Backup),
+    #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
+    #[command(after_help = exit::DEMO_STATUS)]
     Demo(demo::Demo),
 }
 
+/// Whatever happens, a panic included, ends in a code of the table in `exit`.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let invocation = Invocation::parse_from(words);
+    failure::tell_of_panics_in_one_line();
+    let words: Vec<OsString> = words.into_iter().collect();
+    let errand = Errand::of(&words);
+    ExitCode::from(conclude(errand, || attempt(&words, errand)))
+}
+
+/// A panic unwinds to here: an abort is a death by signal, of which PostgreSQL counts nothing.
+fn conclude(errand: Errand, work: impl FnOnce() -> std::result::Result<(), ErrorKind>) -> u8 {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(failure::kind_of_panic(panic.as_ref())));
+    outcome.map_or_else(|kind| errand.exit_code(kind), |()| 0)
+}
+
+/// Tells of a failure where it happens to be known, and passes on what kind it was.
+fn attempt(words: &[OsString], errand: Errand) -> std::result::Result<(), ErrorKind> {
+    let invocation = match Invocation::try_parse_from(words) {
+        Ok(invocation) => invocation,
+        Err(answer) => return failure::tell_of_words(&answer, errand),
+    };
+    log::start(invocation.overrides.output, errand);
     let outcome = Settings::resolve(&invocation.overrides)
         .and_then(|settings| dispatch(invocation.command, &App::new(settings)));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("walden: {}", error.one_line());
-            ExitCode::from(exit::code(error.kind()))
-        }
-    }
+    outcome.map_err(|error| {
+        failure::tell(&error, errand);
+        error.kind()
+    })
 }
 
 fn dispatch(command: Command, app: &App) -> Result<()> {
@@ -54,5 +82,34 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Backup(backup) => backup.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use crate::cli::errand::Errand;
+    use crate::cli::{Invocation, conclude};
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_panic_is_a_bug_and_to_a_recovery_no_end_of_the_archive() {
+        let panic = |errand| conclude(errand, || panic!("on purpose"));
+        assert_eq!(panic(Errand::Push), 70);
+        assert_eq!(panic(Errand::Other), 70);
+        assert_eq!(panic(Errand::Fetch), 200);
+    }
+
+    #[test]
+    fn success_is_nothing_but_success() {
+        assert_eq!(conclude(Errand::Fetch, || Ok(())), 0);
+        assert_eq!(conclude(Errand::Fetch, || Err(ErrorKind::Absent)), 1);
+        assert_eq!(conclude(Errand::Push, || Err(ErrorKind::Full)), 23);
+    }
+
+    #[test]
+    fn the_flags_fit_together() {
+        Invocation::command().debug_assert();
     }
 }

@@ -1,14 +1,399 @@
-//! `walden restore`: flags to a request, the report to text.
+//! `walden restore`: flags to a request, the plan and the outcome to text.
 
-use crate::commands::App;
-use crate::error::Result;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
+
+use crate::catalog::target::reading;
+use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
+use crate::commands::restore::wait::{self, Ended, Outcome};
+use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
+use crate::commands::{App, Retries};
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::SystemIdentifier;
+
+/// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
+const JOBS_MAX: usize = 8;
 
 /// Places a backup and writes the recovery settings for a target.
+///
+/// The newest backup that ended before the target is chosen. The plan is printed before anything
+/// is changed; --dry-run stops there. The directory must be empty or not there yet.
+///
+/// There is no default target: say exactly one of --target-time, --target-lsn, --target-xid,
+/// --target-name, --target-immediate and --target-latest.
+///
+/// Once the target is reached the server pauses, as PostgreSQL's own default is: look first, then
+/// let it go with `SELECT pg_wal_replay_resume()`, or say --target-action promote. With
+/// --target-latest it is promoted at the end of the archived WAL.
+///
+/// The restored server does not archive (archive_mode = off), so that it never writes into the
+/// archive of the one it was made from; --adopt lets it take over.
 #[derive(Debug, clap::Args)]
-pub struct Restore {}
+pub struct Restore {
+    /// The new data directory.
+    directory: PathBuf,
+    #[command(flatten)]
+    point: Point,
+    /// Which branch to follow: latest, current (the backup's own) or a number.
+    #[arg(long, value_name = "TIMELINE", default_value = "latest", help_heading = TARGET)]
+    target_timeline: TargetTimeline,
+    /// What the server does at the target: pause, promote or shutdown.
+    #[arg(long, value_name = "ACTION", default_value = "pause", help_heading = TARGET)]
+    target_action: TargetAction,
+    /// Stop just before the target instead of just after it (time, LSN and transaction).
+    #[arg(long, help_heading = TARGET)]
+    target_exclusive: bool,
+    /// This backup instead of the newest that fits.
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
+    /// The cluster, where several have backups under one name.
+    #[arg(long, value_name = "NUMBER")]
+    system_identifier: Option<SystemIdentifier>,
+    /// Make a standby, which goes on following the archive.
+    #[arg(long)]
+    standby: bool,
+    /// Let the restored server archive, in the place of the one it was made from.
+    #[arg(long)]
+    adopt: bool,
+    /// Where a tablespace goes; repeat it for each. The old place must be named as such: OLD=OLD.
+    #[arg(long, value_name = "OLD=NEW", value_parser = tablespace)]
+    tablespace_map: Vec<(PathBuf, PathBuf)>,
+    /// Where all other tablespaces go, each into a directory named by its oid.
+    #[arg(long, value_name = "DIR")]
+    tablespace_root: Option<PathBuf>,
+    /// Whom the files shall belong to, where root restores; else the owner of the parent directory,
+    /// else postgres.
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// Print the plan and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Start the server and wait until its recovery has ended. It listens on a socket in the
+    /// directory only, and is left running.
+    #[arg(long)]
+    wait: bool,
+    /// PostgreSQL's programs, for --wait.
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    pg_bin: Option<PathBuf>,
+    /// Packs fetched at the same time; each holds up to 64 MiB.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+}
+
+/// A person waits, and a restore that failed begins anew: a store that is away for a moment is waited for.
+const RETRY_FOR: std::time::Duration = std::time::Duration::from_secs(120);
+const TARGET: &str = "Recovery target";
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Point {
+    /// After the last commit at or before this time. A zone is needed: 2026-11-21T10:15:30Z,
+    /// "2026-11-21 12:15:30+02", "2026-11-21 11:15:30 Europe/Berlin".
+    #[arg(long, value_name = "TIME", help_heading = TARGET)]
+    target_time: Option<String>,
+    /// After the record that begins here, such as 16/B374D848.
+    #[arg(long, value_name = "LSN", help_heading = TARGET)]
+    target_lsn: Option<String>,
+    /// After this transaction's commit.
+    #[arg(long, value_name = "XID", help_heading = TARGET)]
+    target_xid: Option<String>,
+    /// At this restore point (pg_create_restore_point).
+    #[arg(long, value_name = "NAME", help_heading = TARGET)]
+    target_name: Option<String>,
+    /// As soon as the backup is consistent.
+    #[arg(long, help_heading = TARGET)]
+    target_immediate: bool,
+    /// At the end of the archived WAL.
+    #[arg(long, help_heading = TARGET)]
+    target_latest: bool,
+}
 
 impl Restore {
-    pub fn run(self, _app: &App) -> Result<()> {
+    pub fn run(self, app: &App) -> Result<()> {
+        let output = app.settings.output;
+        let (dry_run, wait, pg_bin) = (self.dry_run, self.wait, self.pg_bin.clone());
+        let request = self.request(app)?;
+        let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
+        let prepared = restore::prepare(&repository, request)?;
+        let installation = match wait && !dry_run {
+            true => Some(wait::find_server(&prepared, pg_bin.as_deref())?),
+            false => None,
+        };
+        if !output.json {
+            print!("{}", plan_text(&prepared.plan, &TimeZone::system()));
+        }
+        let mut outcome = None;
+        if !dry_run {
+            place(&prepared, output.quiet || output.json)?;
+            if let Some(installation) = installation {
+                let spinner = spinner(output.quiet || output.json);
+                let watch = |file: &str| spinner.set_message(format!("replaying {file}"));
+                outcome = Some(wait::wait(&prepared, &installation, &watch)?);
+                spinner.finish_and_clear();
+            }
+        }
+        match (output.json, outcome) {
+            (true, outcome) => println!("{}", json(&prepared.plan, !dry_run, outcome.as_ref())?),
+            (false, Some(outcome)) => print!("{}", outcome_text(&prepared, &outcome)),
+            (false, None) => print!("{}", next_step(&prepared.plan, dry_run)),
+        }
         Ok(())
+    }
+
+    fn request(self, app: &App) -> Result<Request> {
+        let program = std::env::current_exe().map_err(|error| {
+            Error::new(ErrorKind::Host, "cannot tell where walden lies")
+                .source(error)
+                .hint("Start it by its full path.")
+        })?;
+        let settings = &app.settings;
+        let jobs = self.jobs.or(settings.restore.jobs);
+        let processors = std::thread::available_parallelism().ok();
+        let jobs = jobs.or(processors.map(|n| n.min(NONZERO_JOBS_MAX)));
+        Ok(Request {
+            fetch_call: recovery::fetch_call(
+                &program,
+                settings.config_file.as_deref(),
+                settings.carried(),
+            )?,
+            directory: self.directory,
+            wanted: Wanted {
+                target: self.point.target()?,
+                exclusive: self.target_exclusive,
+                timeline: self.target_timeline,
+                backup: self.backup,
+            },
+            action: self.target_action,
+            standby: self.standby,
+            adopt: self.adopt,
+            tablespace_map: self.tablespace_map,
+            tablespace_root: self.tablespace_root,
+            owner: self.owner,
+            system_identifier: self.system_identifier,
+            jobs: jobs.map_or(1, std::num::NonZeroUsize::get),
+        })
+    }
+}
+
+const NONZERO_JOBS_MAX: std::num::NonZeroUsize = match std::num::NonZeroUsize::new(JOBS_MAX) {
+    Some(jobs) => jobs,
+    None => std::num::NonZeroUsize::MIN,
+};
+
+impl Point {
+    fn target(self) -> Result<Target> {
+        if let Some(time) = &self.target_time {
+            return Target::time(time, &Zones { known: jiff::tz::db(), local: TimeZone::system() });
+        }
+        if let Some(lsn) = &self.target_lsn {
+            return lsn.parse().map(Target::Lsn);
+        }
+        if let Some(xid) = &self.target_xid {
+            return Target::xid(xid);
+        }
+        if let Some(name) = &self.target_name {
+            return Target::name(name);
+        }
+        match (self.target_immediate, self.target_latest) {
+            (true, _) => Ok(Target::Immediate),
+            (_, true) => Ok(Target::Latest),
+            _ => Err(Error::new(
+                ErrorKind::Refused,
+                "no recovery target: there is no safe default",
+            )
+            .hint(
+                "Say one of --target-time TIME, --target-lsn LSN, --target-xid XID, --target-name \
+                 NAME, --target-immediate (the backup alone) or --target-latest (all that is \
+                 archived).",
+            )),
+        }
+    }
+}
+
+fn tablespace(text: &str) -> std::result::Result<(PathBuf, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => {
+            Ok((old.trim_end_matches('/').into(), new.into()))
+        }
+        _ => Err("write it as /old/directory=/new/directory".to_owned()),
+    }
+}
+
+fn place(prepared: &Prepared, silent: bool) -> Result<()> {
+    let bar = match silent || !std::io::stderr().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(prepared.stream_bytes()),
+    };
+    let shape =
+        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(shape) {
+        bar.set_style(style);
+    }
+    let outcome = prepared.carry_out(&|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    outcome
+}
+
+fn spinner(silent: bool) -> ProgressBar {
+    match silent || !std::io::stderr().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new_spinner(),
+    }
+}
+
+/// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with --wait.
+fn json(plan: &Plan, restored: bool, outcome: Option<&Outcome>) -> Result<String> {
+    let mut shape = serde_json::to_value(plan)
+        .map_err(|e| Error::new(ErrorKind::Bug, "write the plan").source(e))?;
+    shape["restored"] = restored.into();
+    shape["recovery"] = serde_json::to_value(outcome)
+        .map_err(|e| Error::new(ErrorKind::Bug, "write the outcome").source(e))?;
+    Ok(format!("{shape:#}"))
+}
+
+fn plan_text(plan: &Plan, local: &TimeZone) -> String {
+    let backup = &plan.backup;
+    let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
+    let mut text = format!("restore {} from {}\n", plan.directory.display(), plan.repository);
+    let mut line = |name: &str, value: String| text += &format!("  {name:<12}{value}\n");
+    line(
+        "backup",
+        format!(
+            "{}, ended {}, {} in {} files ({} to fetch)",
+            backup.id,
+            backup.ended,
+            size(backup.size),
+            backup.files,
+            size(backup.stored)
+        ),
+    );
+    line("WAL", format!("{} to {}, ends at {}", plan.wal.first, plan.wal.last, plan.wal.end_lsn));
+    line("timeline", plan.timeline_path.clone());
+    line("target", target_text(plan, local));
+    for space in &plan.tablespaces {
+        line("tablespace", format!("{} -> {}", space.from, space.to.display()));
+    }
+    if let Some(owner) = &plan.owner {
+        line("owner", owner.clone());
+    }
+    line("writes", format!("{} and, in postgresql.auto.conf:", plan.signal_file));
+    for setting in plan.settings.lines().filter(|line| is_telling(line)) {
+        line("", format!("  {setting}"));
+    }
+    if !plan.adopt {
+        line("archiving", "off (archive_mode = off); --adopt lets it archive".to_owned());
+    }
+    for note in &plan.notes {
+        line("note", note.clone());
+    }
+    text
+}
+
+/// The settings that do something; the empty ones only switch off what the source may have set.
+fn is_telling(setting: &str) -> bool {
+    !setting.starts_with('#') && !setting.ends_with("= ''") && !setting.ends_with("= '0'")
+}
+
+fn target_text(plan: &Plan, local: &TimeZone) -> String {
+    let target = &plan.target;
+    let mut text = target.kind.to_owned();
+    if let Some(value) = &target.value {
+        text += &format!(" {value}");
+    }
+    let time = target.value.as_deref().filter(|_| target.kind == "time");
+    if let Some(time) = time.and_then(|time| time.parse().ok())
+        && *local != TimeZone::UTC
+    {
+        text += &format!(" ({})", reading(time, local));
+    }
+    if target.exclusive {
+        text += ", exclusive";
+    }
+    match target.kind {
+        "latest" => text + ", then promote",
+        _ => text + &format!(", then {}", target.action),
+    }
+}
+
+fn next_step(plan: &Plan, dry_run: bool) -> String {
+    if dry_run {
+        return "nothing was changed (--dry-run)\n".to_owned();
+    }
+    let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
+    text += &format!("  pg_ctl start -D {}\n", plan.directory.display());
+    if plan.target.action == "pause" && plan.target.kind != "latest" {
+        text +=
+            "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
+    }
+    text
+}
+
+fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
+    let ended = match outcome.ended {
+        Ended::Promoted => "promoted: it accepts writes",
+        Ended::Paused => "paused at the target: SELECT pg_wal_replay_resume() promotes it",
+        Ended::ShutDown => "shut down at the target",
+        Ended::Following => "a standby, which follows the archive",
+    };
+    let or_unknown = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
+    let mut text = format!("recovery ended: {ended}\n");
+    let mut line = |name: &str, value: String| text += &format!("  {name:<12}{value}\n");
+    line("last commit", or_unknown(outcome.last_commit.map(|time| time.to_string())));
+    line("LSN", or_unknown(outcome.lsn.map(|lsn| lsn.to_string())));
+    line("timeline", outcome.timeline.to_string());
+    if let Some(stopped) = &outcome.stopped {
+        line("PostgreSQL", stopped.clone());
+    }
+    if let Some(process) = outcome.process_id {
+        let directory = prepared.directory().display();
+        line("server", format!("process {process}, log {}", outcome.log.display()));
+        let socket = outcome.socket_directory.display();
+        line("connect", format!("psql -h {socket} -p {} postgres", outcome.port));
+        line("stop", format!("{}/pg_ctl stop -D {directory}", outcome.installation.display()));
+        line("", "It listens on this socket only; start it anew to use it for real.".to_owned());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::{Restore, tablespace};
+    use crate::error::ErrorKind;
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(flatten)]
+        restore: Restore,
+    }
+
+    fn parse(words: &[&str]) -> Result<Restore, clap::Error> {
+        Words::try_parse_from([&["restore", "/new"], words].concat()).map(|words| words.restore)
+    }
+
+    #[test]
+    fn no_target_is_refused_with_the_choices() {
+        let error = parse(&[]).unwrap().point.target().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.one_line().contains("--target-immediate"), "{error:?}");
+    }
+
+    #[test]
+    fn two_targets_are_a_usage_error() {
+        let error = parse(&["--target-latest", "--target-xid", "745"]).unwrap_err();
+        assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn tablespaces_are_mapped_by_absolute_paths() {
+        assert_eq!(tablespace("/a/=/b").unwrap(), ("/a".into(), "/b".into()));
+        assert!(tablespace("a=/b").is_err() && tablespace("/a").is_err());
+        let both = parse(&["--tablespace-map", "/a=/b", "--tablespace-map", "/c=/d"]).unwrap();
+        assert_eq!(both.tablespace_map.len(), 2);
     }
 }

@@ -1,5 +1,7 @@
 //! Files that appear whole or not at all, and that a power cut does not take back.
 
+#![allow(clippy::disallowed_methods, reason = "what others are told to use in their place")]
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -15,6 +17,7 @@ use steps::{Step, took};
 const FOLDER_SETTLED: Duration = Duration::from_secs(10 * 60);
 
 /// A temporary file of a process that lives no more: no request runs for a day.
+const TEMPORARY_PREFIX: &str = ".walden-";
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A file under a temporary name beside its destination, until it is published; dropped before that
@@ -33,9 +36,14 @@ pub struct PendingFile {
 impl PendingFile {
     /// The folder must be there; `mode` as in chmod, narrowed by the umask.
     pub fn create(destination: &Path, mode: u32) -> io::Result<Self> {
+        PendingFile::create_as(TEMPORARY_PREFIX, destination, mode)
+    }
+
+    /// As `create`, with a temporary name that begins with `prefix`.
+    pub fn create_as(prefix: &str, destination: &Path, mode: u32) -> io::Result<Self> {
         let folder = folder_of(destination);
         loop {
-            let name = format!(".walden-{}-{:016x}.tmp", std::process::id(), fastrand::u64(..));
+            let name = format!("{prefix}{}-{:016x}.tmp", std::process::id(), fastrand::u64(..));
             let temporary = folder.join(name);
             match OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary) {
                 // Hosts that share a folder share process ids, and a fork shares the seed.
@@ -73,6 +81,14 @@ impl PendingFile {
         took(Step::Move, &[&self.temporary, &self.destination]);
         self.published = true;
         sync_folder(folder_of(&self.destination))
+    }
+
+    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`, without the waits for
+    /// the disk.
+    pub fn hand_over(mut self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.destination)?;
+        self.published = true;
+        Ok(())
     }
 
     fn sync_file(&self) -> io::Result<()> {
@@ -129,7 +145,7 @@ impl Drop for PendingFile {
 
 /// Whether a file of this name is one that was never published.
 pub fn is_temporary(name: &str) -> bool {
-    name.starts_with(".walden-") && name.ends_with(".tmp")
+    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(".tmp")
 }
 
 /// Removes what processes that died a day ago or earlier left in `folder`; tells whether there was

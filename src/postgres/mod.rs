@@ -6,8 +6,16 @@ pub mod version;
 pub mod system_identifier;
 pub mod wal_file_name;
 pub mod history_file;
+pub mod recovery_settings;
+pub mod recovery_log;
+pub mod tablespace_map;
 pub mod control_file;
 pub mod wal;
+pub mod wal_file_check;
+pub mod installation;
+pub mod server;
+pub mod connection;
+pub mod replication;
 
 pub use lsn::Lsn;
 pub use system_identifier::SystemIdentifier;

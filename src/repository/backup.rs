@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::codec::{self, Header};
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::repository::{Home, Manifest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::repository::{Home, Manifest, unopened};
 use crate::storage::Body;
 
 /// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`. Sorts by time.
@@ -81,7 +81,7 @@ impl Home {
     ) -> Result<Header> {
         let key = self.pack_key(id, number);
         let sealed = self.storage.get(&key)?;
-        codec::open(&sealed, sink).context(|| format!("open {key}"))
+        codec::open(&sealed, sink).map_err(|error| unopened(error, &key))
     }
 
     /// Makes a backup real: from here on it can be restored.
@@ -93,7 +93,7 @@ impl Home {
     pub fn manifest(&self, id: &BackupId) -> Result<Manifest> {
         let key = self.manifest_key(id);
         let sealed = self.storage.get(&key)?;
-        Manifest::open(&sealed).context(|| format!("open {key}"))
+        Manifest::open(&sealed).map_err(|error| unopened(error, &key))
     }
 
     /// The backups that have a manifest, oldest first.

@@ -31,6 +31,15 @@ impl fmt::Display for ClusterName {
     }
 }
 
+/// What claiming a place has shown of its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It refuses to overwrite.
+    Guarded,
+    /// It overwrites although told not to.
+    Overwritten,
+}
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Proof {
     walden: u32,
@@ -40,15 +49,31 @@ struct Proof {
 
 impl Home {
     /// Makes sure that `cluster.json` stands here. Many may claim at once; the first one writes it.
-    pub fn claim(&self, origin: &Origin) -> Result<()> {
+    ///
+    /// What seems to be the first is written a second time: a store that honours the condition then says "already
+    /// there", and one that does not has shown it, at the price of a `cluster.json` that says the same.
+    pub fn claim(&self, origin: &Origin) -> Result<Claim> {
         let proof = Proof { walden: 1, cluster: self.cluster.to_string(), origin: origin.clone() };
         let json = serde_json::to_vec_pretty(&proof)
             .map_err(|e| Error::new(ErrorKind::Bug, "write cluster.json").source(e))?;
-        match self.storage.put_new(&self.proof_key(), &Body::new(json)) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.prove(),
-            outcome => outcome,
+        let body = Body::new(json);
+        for _ in 0..2 {
+            match self.storage.put_new(&self.proof_key(), &body) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    return self.prove().map(|()| Claim::Guarded);
+                }
+                outcome => outcome.context(|| format!("claim {}", self.url()))?,
+            }
         }
-        .context(|| format!("claim {}", self.url()))
+        Ok(Claim::Overwritten)
+    }
+
+    /// Whether anything was ever archived here. False proves nothing.
+    pub fn is_claimed(&self) -> Result<bool> {
+        match self.storage.head(&self.proof_key()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            there => there.and_then(|_| self.prove()).map(|()| true),
+        }
     }
 
     /// Shows that this is the place: the store has a `cluster.json` of this very cluster. Without it, that an object

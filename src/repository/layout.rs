@@ -34,6 +34,11 @@ impl Home {
         self.key(&log_folder(timeline, log))
     }
 
+    /// The folder of all log files of a timeline.
+    pub fn timeline_key(&self, timeline: TimelineId) -> Key {
+        self.key(&format!("wal/{}", timeline.to_hex()))
+    }
+
     pub fn histories_key(&self) -> Key {
         self.key("history")
     }
@@ -64,6 +69,12 @@ pub fn pack_name(number: u32) -> String {
 pub fn segment_of(key: &Key) -> Option<SegmentName> {
     let (_, file) = key.as_str().rsplit_once('/')?;
     SegmentName::parse(file.strip_suffix(".zst")?)
+}
+
+/// The number of the log file whose folder is `<timeline><log>`.
+pub fn log_of(folder: &str) -> Option<u32> {
+    let digits = folder.get(8..16).filter(|_| folder.len() == 16)?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// The timeline whose history is `<timeline>.history.zst`.

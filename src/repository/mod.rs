@@ -3,17 +3,18 @@
 pub mod layout;
 pub mod cluster;
 pub mod wal;
+pub mod archived;
 pub mod backup;
 pub mod manifest;
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
-use crate::storage::Storage;
+use crate::storage::{Key, Storage};
 
 pub use backup::BackupId;
-pub use cluster::ClusterName;
+pub use cluster::{Claim, ClusterName};
 pub use manifest::Manifest;
 pub use wal::Stored;
 
@@ -63,4 +64,15 @@ impl Home {
     pub fn url(&self) -> String {
         format!("{}/{}/{}", self.storage.url(), self.cluster, self.system_identifier)
     }
+}
+
+/// What a damaged object means to a person. Errors of the sink pass unchanged.
+fn unopened(error: Error, key: &Key) -> Error {
+    if error.kind() != ErrorKind::Corrupt {
+        return error;
+    }
+    error.context(format!("open {key}")).hint(
+        "The object is damaged where it is stored, `zstd -t` shows it too: bring it back from a \
+         copy of the repository, or from the server that wrote it if that still has the file.",
+    )
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::codec::{self, Header, Origin};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
-use crate::repository::{Home, layout};
+use crate::repository::{Home, layout, unopened};
 use crate::storage::Body;
 
 /// How a push ended well.
@@ -39,13 +39,15 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(error)),
             outcome => outcome?,
         };
-        let header = codec::open(&sealed, sink).context(|| format!("open {key}"))?;
+        let header = codec::open(&sealed, sink).map_err(|error| unopened(error, &key))?;
         if header.name != name.to_string() {
-            return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name)));
+            return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name))
+                .hint("Somebody renamed or copied objects: put the right one back."));
         }
         if header.origin.system_identifier != self.system_identifier {
             let foreign = format!("{key} is of cluster {}", header.origin.system_identifier);
-            return Err(Error::new(ErrorKind::ForeignCluster, foreign));
+            return Err(Error::new(ErrorKind::ForeignCluster, foreign)
+                .hint("Somebody moved objects between clusters: put the right one back."));
         }
         Ok(header)
     }
@@ -78,7 +80,8 @@ impl Home {
         let key = self.wal_key(name);
         let there = self.storage.get(&key)?;
         let same = codec::same_content(&there, &sealed.bytes)
-            .context(|| format!("compare with the archived {key}"))?;
+            .map_err(|error| unopened(error, &key))
+            .context(|| "compare with what is archived")?;
         if same {
             return Ok(Stored::Same);
         }
@@ -94,5 +97,118 @@ impl Home {
             "Two servers write the same timeline into one place: stop the one that should not, \
              or give it its own cluster name. Nothing was overwritten.",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::codec::{Compression, Header, Kind, Origin, Sealer};
+    use crate::error::{ErrorKind, Result};
+    use crate::postgres::{SystemIdentifier, WalFileName};
+    use crate::repository::{ClusterName, Home, Repository, Stored};
+    use crate::storage::memory::Memory;
+    use crate::storage::{Body, Storage};
+
+    const CLUSTER: SystemIdentifier = SystemIdentifier(7_710_620_488_620_347_611);
+
+    fn origin(host: &str) -> Origin {
+        Origin {
+            host: host.into(),
+            source: "/data".into(),
+            system_identifier: CLUSTER,
+            time: "2026-11-21T10:15:30Z".parse().unwrap(),
+            version: "0.1.0".into(),
+        }
+    }
+
+    fn name() -> WalFileName {
+        WalFileName::parse("000000010000000A000000FF").unwrap()
+    }
+
+    fn sealed(content: &[u8], level: i32, host: &str) -> Body {
+        let mut sealer = Sealer::new(Compression { level }, content.len() as u64).unwrap();
+        sealer.write(content).unwrap();
+        let describe =
+            |content| Header::new(Kind::Segment, name().to_string(), content, origin(host));
+        Body::new(sealer.finish(describe).unwrap())
+    }
+
+    fn empty() -> (Arc<Memory>, Home) {
+        let storage = Arc::new(Memory::new());
+        let repository = Repository::new(storage.clone(), ClusterName::new("main").unwrap());
+        (storage, repository.home(CLUSTER))
+    }
+
+    fn get(home: &Home) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        home.get_wal(&name(), |piece| {
+            content.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(content)
+    }
+
+    #[test]
+    fn identical_content_is_the_same_however_it_was_compressed() {
+        let (_, home) = empty();
+        let put = |body| home.put_wal(&name(), &body, &origin("db1"));
+        assert_eq!(put(sealed(&[7; 5000], 1, "db1")).unwrap(), Stored::New);
+        assert_eq!(put(sealed(&[7; 5000], 9, "db2")).unwrap(), Stored::Same);
+        assert_eq!(get(&home).unwrap(), [7; 5000]);
+    }
+
+    #[test]
+    fn other_content_is_a_conflict_that_names_both_origins() {
+        let (_, home) = empty();
+        home.put_wal(&name(), &sealed(&[7; 5000], 1, "db1"), &origin("db1")).unwrap();
+        for other in [&[8; 5000][..], &[7; 4999], &[7; 5001]] {
+            let body = sealed(other, 1, "db2");
+            let refused = home.put_wal(&name(), &body, &origin("db2")).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict);
+            assert!(refused.to_string().contains("db1:/data"), "{refused}");
+            assert!(refused.to_string().contains("db2:/data"), "{refused}");
+        }
+        assert_eq!(get(&home).unwrap(), [7; 5000]);
+    }
+
+    #[test]
+    fn absence_needs_the_proof_of_cluster_json() {
+        let (_, home) = empty();
+        assert_eq!(get(&home).unwrap_err().kind(), ErrorKind::WrongPlace);
+        assert_eq!(home.has_wal(&name()).unwrap_err().kind(), ErrorKind::WrongPlace);
+        home.claim(&origin("db1")).unwrap();
+        assert_eq!(get(&home).unwrap_err().kind(), ErrorKind::Absent);
+        assert!(!home.has_wal(&name()).unwrap());
+    }
+
+    #[test]
+    fn an_object_under_the_wrong_name_is_not_served() {
+        let (storage, home) = empty();
+        home.claim(&origin("db1")).unwrap();
+        let other = WalFileName::parse("000000010000000A000000FE").unwrap();
+        storage.put_new(&home.wal_key(&other), &sealed(&[7; 5000], 1, "db1")).unwrap();
+        let refused = home.get_wal(&other, |_| Ok(())).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn many_claims_agree_and_a_foreign_one_is_noticed() {
+        let (_, home) = empty();
+        home.claim(&origin("db1")).unwrap();
+        home.claim(&origin("db2")).unwrap();
+
+        let (storage, elsewhere) = empty();
+        let foreign = format!(
+            r#"{{"walden":1,"cluster":"main","origin":{}}}"#,
+            serde_json::to_string(&Origin {
+                system_identifier: SystemIdentifier(8),
+                ..origin("db3")
+            })
+            .unwrap()
+        );
+        storage.put_new(&elsewhere.proof_key(), &Body::new(foreign)).unwrap();
+        assert_eq!(elsewhere.claim(&origin("db1")).unwrap_err().kind(), ErrorKind::ForeignCluster);
     }
 }

@@ -1,5 +1,7 @@
 //! What every store must do, as tests: `run_all` panics where one does not.
 
+#![allow(clippy::unwrap_used, reason = "tests, though of the library: every backend runs them")]
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -97,7 +99,7 @@ fn of_many_creators_one_wins(store: &dyn Storage) {
 
 fn ranges_are_exact(store: &dyn Storage) {
     let name = key("ranges");
-    let bytes: Vec<u8> = (0..100_000_u32).flat_map(|n| n.to_be_bytes()).collect();
+    let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
     let bytes = Bytes::from(bytes);
     let size = bytes.len() as u64;
     store.put_new(&name, &Body::new(bytes.clone())).unwrap();

@@ -23,14 +23,16 @@ impl Limit {
 
     fn enter(&self) -> Turn<'_> {
         let free = self.lock();
-        let mut free =
-            self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(|e| e.into_inner());
+        let mut free = self
+            .freed
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *free -= 1;
         Turn(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.free.lock().unwrap_or_else(|broken| broken.into_inner())
+        self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

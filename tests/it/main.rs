@@ -1,11 +1,41 @@
-//! The one integration crate: the modules in reading order.
+//! The integration tests, one crate: each file is a chapter, `harness` is the language they are
+//! told in.
 
-/// Stores, clusters, programs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test ends where it cannot go on, and moves files as a DBA would"
+)]
+
 mod harness;
+
+/// The harness keeps its own promises.
+mod house;
+
+/// Samples that work, docs that are complete, failures in one line.
+mod configuration;
+
 /// Every store keeps the contract, whoever made it and however it is reached.
 mod storage;
+
 /// Every fault of S3 has its kind, and none passes for an answer.
 mod s3_faults;
+
 /// A store that ignores conditional requests; `make test-stores`.
 #[cfg(feature = "test-stores")]
 mod garage;
+
+/// `push` and `fetch` on a directory.
+mod archive;
+
+/// `push` and `fetch` on S3.
+mod archive_s3;
+
+/// The whole story, on every version.
+mod story;
+
+/// What PostgreSQL makes of `fetch` in real recovery.
+mod recovery;
+
+/// The story a newcomer sees.
+mod demo;

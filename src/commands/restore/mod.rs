@@ -1,1 +1,220 @@
-//! Places a backup and writes the recovery settings for a target.
+//! `restore`: survey → choose → examine the host → (the plan is printed) → place → settle →
+//! recovery settings → `pg_control`, last of all → start the server and wait, where asked to.
+
+pub mod survey;
+pub mod placement;
+pub mod destination;
+pub mod plan;
+pub mod place;
+pub mod settle;
+pub mod recovery;
+pub mod wait;
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::catalog::recovery_plan::{check_wal, choose};
+use crate::catalog::{Choice, TargetAction, Wanted};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::clock;
+use crate::host::privileges::{self, User};
+use crate::postgres::{MajorVersion, SegmentName, SystemIdentifier};
+use crate::repository::{Home, Manifest, Repository};
+
+pub use plan::Plan;
+
+use destination::Destination;
+use placement::Placement;
+
+/// What a restore is asked to do.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub directory: PathBuf,
+    pub wanted: Wanted,
+    pub action: TargetAction,
+    pub standby: bool,
+    /// Let the restored server archive as the source did.
+    pub adopt: bool,
+    /// Old path to new path.
+    pub tablespace_map: Vec<(PathBuf, PathBuf)>,
+    /// Tablespaces that are not mapped go to `<root>/<oid>`.
+    pub tablespace_root: Option<PathBuf>,
+    /// Whom the files shall belong to, where root restores.
+    pub owner: Option<String>,
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Packs fetched and placed at the same time; each holds up to 64 MiB.
+    pub jobs: usize,
+    /// The words of a call of walden that finds this repository; see `recovery::fetch_call`.
+    pub fetch_call: Vec<String>,
+}
+
+/// A restore that was decided, and not yet begun.
+#[derive(Debug)]
+pub struct Prepared {
+    pub plan: Plan,
+    pub choice: Choice,
+    home: Home,
+    manifest: Manifest,
+    destination: Destination,
+    placement: Placement,
+    request: Request,
+    /// The last of the WAL that is archived without a gap.
+    last_segment: SegmentName,
+}
+
+/// Decides, and changes nothing: all refusals come from here.
+pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
+    let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
+    let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
+    let survey = survey::survey(&home)?;
+    let choice = choose(&survey.backups, &survey.tree, &request.wanted, clock::now())?;
+    let run = check_wal(&choice, &request.wanted.target, &survey::archived(&home, &choice)?)?;
+    let manifest = home.manifest(&choice.backup.id.parse()?)?;
+    let destination = destination::examine(&request, &manifest, &repository.url())?;
+    let placement = Placement::new(&manifest, &destination.directory, &destination.links)?;
+    let settings = recovery::settings(&request, version(&manifest), &choice.path);
+    let last_segment = run.last;
+    let mut plan = Plan::new(&request, &manifest, &choice, run);
+    plan.place(home.url(), &destination, recovery::signal_file(&request), settings.block());
+    plan.notes.extend(survey.notes);
+    let mut prepared =
+        Prepared { plan, choice, home, manifest, destination, placement, request, last_segment };
+    prepared.warn();
+    Ok(prepared)
+}
+
+impl Prepared {
+    pub fn version(&self) -> MajorVersion {
+        version(&self.manifest)
+    }
+
+    /// What `progress` will have been told in the end.
+    pub fn stream_bytes(&self) -> u64 {
+        self.manifest.packs.iter().map(|pack| pack.size).sum()
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.destination.directory
+    }
+
+    pub fn owner(&self) -> Option<&User> {
+        self.destination.owner.as_ref()
+    }
+
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Whether the server would find a `postgresql.conf`; packages such as Debian's keep it elsewhere.
+    pub fn has_configuration(&self) -> bool {
+        self.manifest.files.iter().any(|file| file.path == "postgresql.conf")
+    }
+
+    /// What will keep the server from starting, but is not ours to refuse.
+    fn warn(&mut self) {
+        if !self.has_configuration() {
+            self.plan.notes.push(
+                "the backup has no postgresql.conf: this cluster keeps it elsewhere, as Debian does; \
+                 copy it before you start the server."
+                    .to_owned(),
+            );
+        }
+        let program = self.request.fetch_call.iter().map(Path::new).find(|word| word.is_absolute());
+        if let (Some(user), Some(program)) = (self.owner(), program)
+            && !privileges::everybody_can_read(program)
+        {
+            let (name, program) = (user.name.clone(), program.display());
+            self.plan.notes.push(format!(
+                "{name} may not be able to run {program}, which restore_command calls: install \
+                 walden where everybody can read it."
+            ));
+        }
+    }
+
+    /// Restores. `progress` is told the raw bytes placed, from any thread.
+    ///
+    /// Interrupted or failed, the directory has no `pg_control`, so no server starts in it.
+    pub fn carry_out(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let (directory, owner) = (&self.destination.directory, self.owner());
+        let unfinished = directory.join(destination::UNFINISHED);
+        make_ready(directory, owner)?;
+        for link in &self.destination.links {
+            make_ready(&link.to, owner)?;
+        }
+        recovery::write_file(&unfinished, UNFINISHED_TEXT.as_bytes(), owner)?;
+        self.fill(progress).map_err(|error| {
+            error.hint(format!("Remove the unfinished {} and try again.", directory.display()))
+        })?;
+        fs::remove_file(&unfinished)
+            .map_err(|error| host_failed(format!("remove {}", unfinished.display()), error))?;
+        settle::sync(directory)
+    }
+
+    fn fill(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let (placement, jobs) = (&self.placement, self.request.jobs);
+        let control = place::place(&self.home, &self.manifest, placement, jobs, progress)?;
+        settle::settle(placement, self.owner(), jobs)?;
+        let settings = recovery::settings(&self.request, self.version(), &self.choice.path);
+        recovery::write(&self.destination, &settings, recovery::signal_file(&self.request))?;
+        self.write_control(&control).context(|| "write pg_control")
+    }
+
+    /// New, and only once everything else is on disk.
+    fn write_control(&self, content: &[u8]) -> Result<()> {
+        let path = &self.placement.control.path;
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create_new(true)
+            .mode(self.placement.control.mode)
+            .open(path)
+            .and_then(|mut file| {
+                file.write_all(content)?;
+                file.sync_all()
+            })
+            .map_err(|error| host_failed(path.display().to_string(), error))?;
+        privileges::give(path, self.owner())?;
+        path.parent().map_or(Ok(()), settle::sync)
+    }
+}
+
+const UNFINISHED_TEXT: &str =
+    "walden restore has not finished here. If none is running, remove this directory.\n";
+
+fn version(manifest: &Manifest) -> MajorVersion {
+    MajorVersion::from_server_version_num(manifest.server_version_num)
+}
+
+/// Makes a directory, private, and those above it that are missing, all the owner's.
+fn make_ready(directory: &Path, owner: Option<&User>) -> Result<()> {
+    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    for (depth, path) in missing.iter().enumerate().rev() {
+        let mode = if depth == 0 { 0o700 } else { 0o755 };
+        DirBuilder::new()
+            .mode(mode)
+            .create(path)
+            .map_err(|error| host_failed(format!("make {}", path.display()), error))?;
+        privileges::give(path, owner)?;
+        path.parent().map_or(Ok(()), settle::sync)?;
+    }
+    Ok(())
+}
+
+/// A local file or directory failed us.
+fn host_failed(doing: String, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Error::new(ErrorKind::Full, doing).hint("Free space, or restore elsewhere.")
+        }
+        _ => Error::new(ErrorKind::Host, doing)
+            .hint("Look at the directory's permissions and at the disk."),
+    }
+    .source(error)
+}
+
+#[cfg(test)]
+pub mod samples;
+#[cfg(test)]
+mod tests;

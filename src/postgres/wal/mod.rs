@@ -1,1 +1,6 @@
 //! The WAL as bytes. Pure: no files, no clock.
+
+pub mod page;
+pub mod segment;
+
+pub use segment::{SegmentCheck, SegmentFacts};

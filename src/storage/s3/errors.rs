@@ -82,6 +82,7 @@ fn by_answer(meta: &ErrorMetadata, answer: &HttpResponse, asked: Asked, place: &
 }
 
 /// Codes of S3 itself and of MinIO, Ceph and others where they differ.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn by_code(code: &str) -> Option<(ErrorKind, &'static str)> {
     let kind = match code {
         "PreconditionFailed" => ErrorKind::AlreadyExists,

@@ -86,7 +86,8 @@ impl S3 {
     }
 
     fn connection(&self, limit: Duration) -> Result<Connection> {
-        let mut connection = self.connection.lock().unwrap_or_else(|broken| broken.into_inner());
+        let mut connection =
+            self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }

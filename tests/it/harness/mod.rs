@@ -1,11 +1,69 @@
-//! What the tests are told in: stores, clusters, programs.
+//! What the tests speak: clusters, the walden program, places to put things.
+#![allow(dead_code, unused_imports, reason = "a vocabulary: not every test needs every word")]
+#![allow(clippy::wrong_self_convention, reason = "builders and assertions read as sentences")]
 
-/// A store that speaks S3, in this process, with faults on demand.
+/// A store that speaks S3, in this process.
 pub mod bucket;
+pub mod cluster;
 /// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
 pub mod moto;
+pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;
 /// A third make, built on demand, that ignores conditional requests.
 #[cfg(feature = "test-stores")]
 pub mod garage;
+pub mod scratch;
+pub mod session;
+pub mod site;
+
+use std::path::{Path, PathBuf};
+
+use walden::postgres::MajorVersion;
+use walden::postgres::installation::Installation;
+
+pub use bucket::Bucket;
+pub use cluster::{Cluster, ClusterBuilder};
+pub use program::{Output, Running, Walden};
+pub use proxy::{Fault, Proxy};
+pub use scratch::Scratch;
+pub use site::Site;
+
+/// The version a test uses when any will do.
+pub const ANY_MAJOR: MajorVersion = MajorVersion(17);
+
+/// The versions the whole story is told on.
+pub fn every_major() -> impl Iterator<Item = MajorVersion> {
+    (MajorVersion::OLDEST.0..=MajorVersion::NEWEST.0).map(MajorVersion)
+}
+
+/// The programs `tests/setup/postgres.sh` installed; without them a test fails, it is never
+/// skipped.
+#[track_caller]
+pub fn installation(major: MajorVersion) -> Installation {
+    let bin = installed_in().join(major.to_string()).join("bin");
+    // Canonical: for root the link in target/ may lead out of a directory that is closed to others.
+    let found = bin.canonicalize().map_err(|error| error.to_string());
+    match found.and_then(|bin| Installation::at(&bin).map_err(|error| error.one_line())) {
+        Ok(installation) => installation,
+        Err(why) => panic!(
+            "no PostgreSQL {major} in {}: {why}\nrun: tests/setup/postgres.sh {major}",
+            bin.display()
+        ),
+    }
+}
+
+fn installed_in() -> PathBuf {
+    match std::env::var_os("WALDEN_TEST_POSTGRESQL") {
+        Some(directory) => directory.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgresql"),
+    }
+}
+
+/// `pg_waldump` of this major version, which only distributions package; `None` where it is not
+/// installed.
+pub fn pg_waldump(major: MajorVersion) -> Option<PathBuf> {
+    let packaged = walden::postgres::installation::installed();
+    let programs = packaged.iter().filter(|found| found.major == major);
+    programs.map(|found| found.program("pg_waldump")).find(|program| program.exists())
+}

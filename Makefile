@@ -1,0 +1,57 @@
+# What one does with walden's sources. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint tidy licences bench test-stores
+
+CARGO ?= cargo
+TOOLS := target/tools
+CARGO_DENY := $(TOOLS)/bin/cargo-deny
+POSTGRESQL_MAJORS := 15 16 17 18
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: ## the whole story on this machine: archive, back up, an accident, recover
+	@tests/setup/packages.sh demo
+	@tests/setup/postgres.sh 18
+	@echo "building walden"
+	@$(CARGO) build --locked --quiet
+	@target/debug/walden demo --pg-bin "$$(readlink -f target/postgresql/18)/bin"
+
+test: ## unit and integration tests, with real PostgreSQL servers and S3 stores
+	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	@if [ -x tests/setup/moto.sh ]; then tests/setup/moto.sh; fi
+	$(CARGO) test --locked --no-fail-fast
+
+check: format lint tidy licences ## what needs no server: format, lint, house rules, licences
+
+format:
+	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	$(CARGO) fmt --check
+
+lint:
+	@tests/setup/packages.sh build
+	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+tidy:
+	$(CARGO) test --locked --test tidy
+
+# Advisories need a database from elsewhere: `cargo deny check advisories` by hand, or a timer.
+licences: $(CARGO_DENY)
+	$(CARGO_DENY) --locked check bans licenses sources
+
+$(CARGO_DENY):
+	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
+
+bench: ## how fast, beside cp, fsync and zstd
+	@tests/setup/packages.sh test
+	$(CARGO) bench --locked
+
+test-stores: ## the stores that take long to build: Garage (12 minutes the first time)
+	@tests/setup/packages.sh test
+	WALDEN_TEST_GARAGE="$$(tests/setup/garage.sh)" \
+		$(CARGO) test --locked --features test-stores --test it garage

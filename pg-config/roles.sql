@@ -1,0 +1,16 @@
+-- A role for `walden backup` with the rights it needs and no others. As a superuser, on the primary, in the database
+-- postgres:   psql -X -v ON_ERROR_STOP=1 -d postgres -f roles.sql
+-- Then give it a password (\password walden_backup) and put that into ~/.pgpass of the user who runs the backup,
+-- or let it in by peer or certificate: see pg_hba.conf.sample.
+
+-- REPLICATION is what BASE_BACKUP asks for. It can read every byte of the cluster, so guard it as a superuser's;
+-- it cannot change any.
+CREATE ROLE walden_backup WITH LOGIN REPLICATION
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOINHERIT CONNECTION LIMIT 4;
+
+-- pg_stat_archiver and pg_current_wal_lsn() are open to all; connecting is, too, unless somebody took it away.
+GRANT CONNECT ON DATABASE postgres TO walden_backup;
+
+-- To close a segment, so that a backup can tell at its beginning whether archiving works, on a quiet server too.
+-- Functions belong to one database: this is about the database postgres.
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO walden_backup;

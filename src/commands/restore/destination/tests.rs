@@ -1,0 +1,104 @@
+//! Refusals against real directories: each names what is wrong, and changes nothing.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Destination, examine};
+use crate::commands::restore::Request;
+use crate::commands::restore::samples::{Sample, content, request};
+use crate::error::{ErrorKind, Result};
+
+fn examined(request: &Request) -> Result<Destination> {
+    let sample = Sample::new(&[("PG_VERSION", content(3, 0))], &[(1, "/mnt/a"), (2, "/mnt/b")]);
+    examine(request, &sample.manifest, "memory:")
+}
+
+fn mapped(directory: &Path, a: &Path, b: &Path) -> Request {
+    let mut request = request(directory);
+    request.tablespace_map = vec![("/mnt/a".into(), a.into()), ("/mnt/b".into(), b.into())];
+    request
+}
+
+fn expect_refused(request: &Request, why: &str) {
+    let error = examined(request).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains(why), "{why}: {error}");
+    assert!(error.hint_text().is_some(), "{error}");
+}
+
+#[test]
+fn a_directory_that_holds_anything_is_refused_and_an_empty_one_is_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    let (a, b) = (root.join("a"), root.join("b"));
+    fs::create_dir(root.join("empty")).unwrap();
+    assert!(examined(&mapped(&root.join("empty"), &a, &b)).is_ok());
+    assert!(examined(&mapped(&root.join("new/deep"), &a, &b)).is_ok());
+
+    fs::create_dir_all(root.join("full/lost+found")).unwrap();
+    expect_refused(&mapped(&root.join("full"), &a, &b), "is not empty: it holds lost+found");
+    expect_refused(&mapped(&root.join("empty"), &root.join("full"), &b), "the place of tablespace");
+    fs::write(root.join("file"), "x").unwrap();
+    expect_refused(&mapped(&root.join("file"), &a, &b), "cannot be used");
+    expect_refused(&mapped(Path::new("/"), &a, &b), "is not empty");
+}
+
+#[test]
+fn a_living_server_is_named_and_a_dead_one_is_only_a_full_directory() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (a, b) = (scratch.path().join("a"), scratch.path().join("b"));
+    let new = scratch.path().join("new");
+    fs::create_dir(&new).unwrap();
+    let pid = new.join("postmaster.pid");
+    fs::write(&pid, format!("{}\n/data\n", std::process::id())).unwrap();
+    expect_refused(&mapped(&new, &a, &b), "a server runs in");
+    // No process has this number: it is above the largest pid_max.
+    fs::write(&pid, "4194305\n/data\n").unwrap();
+    expect_refused(&mapped(&new, &a, &b), "is not empty");
+}
+
+#[test]
+fn places_within_a_cluster_or_each_other_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    fs::create_dir(root.join("cluster")).unwrap();
+    fs::write(root.join("cluster/PG_VERSION"), "15\n").unwrap();
+    let (a, b) = (root.join("a"), root.join("b"));
+    expect_refused(&mapped(&root.join("cluster/new"), &a, &b), "lies in the data directory");
+    expect_refused(&mapped(&root.join("new"), &root.join("new/a"), &b), "overlap");
+    expect_refused(&mapped(&root.join("new"), &a, &a), "overlap");
+    std::os::unix::fs::symlink(root, root.join("alias")).unwrap();
+    expect_refused(&mapped(&root.join("new"), &a, &root.join("alias/a")), "overlap");
+
+    let sample = Sample::new(&[], &[]);
+    let inside = request(&root.join("kept/new"));
+    let error = examine(&inside, &sample.manifest, &format!("file://{}/kept", root.display()));
+    assert!(error.unwrap_err().to_string().contains("lies in the repository"));
+}
+
+#[test]
+fn every_tablespace_needs_a_place_and_unknown_ones_are_typos() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path();
+    let mut partly = request(&root.join("new"));
+    partly.tablespace_map = vec![("/mnt/a".into(), root.join("a"))];
+    expect_refused(&partly, "no place is given for the tablespaces at /mnt/b");
+    partly.tablespace_root = Some(root.join("spaces"));
+    let links = examined(&partly).unwrap().links;
+    let places: Vec<_> = links.iter().map(|link| link.to.clone()).collect();
+    let base = root.canonicalize().unwrap();
+    assert_eq!(places, [base.join("a"), base.join("spaces/2")]);
+    partly.tablespace_map.push(("/mnt/c".into(), root.join("c")));
+    expect_refused(&partly, "has no tablespace at /mnt/c");
+}
+
+#[test]
+fn more_than_the_disk_holds_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut sample = Sample::new(&[("base", content(10, 0))], &[]);
+    sample.manifest.files[0].size = 1 << 60;
+    let error = examine(&request(&scratch.path().join("new")), &sample.manifest, "memory:");
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("not enough space: 1.0 EiB needed"), "{error}");
+}

@@ -1,0 +1,151 @@
+//! A small backup in a store in memory, made by hand, for the tests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted};
+use crate::codec::{
+    Compression, FrameSealer, Header, Kind, Origin, PackBuilder, SealedFrame, Sealer,
+};
+use crate::commands::restore::Request;
+use crate::host::privileges;
+use crate::postgres::{Lsn, SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::manifest::{FileEntry, FileKind, Manifest, Pack, Tablespace};
+use crate::repository::{BackupId, ClusterName, Home, Repository};
+use crate::storage::memory::Memory;
+use crate::storage::{Body, Key, Storage};
+
+pub const SEGMENT_BYTES: u32 = 1 << 20;
+/// Tiny, so that files span packs.
+pub const PACK_BYTES: u64 = 1000;
+const CONTROL_BYTES: usize = 8192;
+
+pub struct Sample {
+    pub storage: Arc<Memory>,
+    pub repository: Repository,
+    pub home: Home,
+    pub manifest: Manifest,
+}
+
+/// Content that differs everywhere.
+pub fn content(size: usize, seed: u8) -> Vec<u8> {
+    (0..size).map(|at| (at / 7) as u8 ^ (at as u8).wrapping_mul(31) ^ seed).collect()
+}
+
+pub fn origin() -> Origin {
+    Origin {
+        host: "db1".into(),
+        source: "/data".into(),
+        system_identifier: SystemIdentifier(7),
+        time: "2026-11-21T10:00:00Z".parse().unwrap(),
+        version: "0.1.0".into(),
+    }
+}
+
+impl Sample {
+    /// Files as given, then `global/pg_control`; directories by a trailing slash.
+    pub fn new(files: &[(&str, Vec<u8>)], tablespaces: &[(u32, &str)]) -> Sample {
+        let storage = Arc::new(Memory::new());
+        let repository = Repository::new(storage.clone(), ClusterName::new("main").unwrap());
+        let home = repository.home(SystemIdentifier(7));
+        home.claim(&origin()).unwrap();
+        let (mut entries, mut stream) = (Vec::new(), Vec::new());
+        let control = ("global/pg_control", content(CONTROL_BYTES, 99));
+        for (path, bytes) in files.iter().cloned().chain([control]) {
+            // The place of a tar header, which must not end up in any file.
+            stream.extend([0xEE; 512]);
+            entries.push(entry(path, bytes.len() as u64, stream.len() as u64));
+            stream.extend(bytes);
+            stream.resize(stream.len().next_multiple_of(512), 0xEE);
+        }
+        let mut manifest = manifest(entries, tablespaces);
+        for (number, raw) in stream.chunks(PACK_BYTES as usize).enumerate() {
+            let sealed = pack(raw);
+            manifest.packs.push(Pack { size: raw.len() as u64, stored: sealed.len() as u64 });
+            home.put_pack(&manifest.id, number as u32, &Body::new(sealed)).unwrap();
+        }
+        home.publish(&manifest, Compression::default()).unwrap();
+        for name in ["000000010000000000000002", "000000010000000000000003"] {
+            put_wal(&home, name);
+        }
+        Sample { storage, repository, home, manifest }
+    }
+
+    /// Replaces a pack by what `change` makes of it.
+    pub fn damage_pack(&self, number: u32, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let key: Key = self.home.pack_key(&self.manifest.id, number);
+        let object = self.storage.get(&key).unwrap().to_vec();
+        self.storage.delete(&key).unwrap();
+        self.storage.put_new(&key, &Body::new(change(object))).unwrap();
+    }
+}
+
+pub fn request(directory: &Path) -> Request {
+    Request {
+        directory: directory.to_owned(),
+        wanted: Wanted {
+            target: Target::Latest,
+            exclusive: false,
+            timeline: TargetTimeline::Latest,
+            backup: None,
+        },
+        action: TargetAction::Pause,
+        standby: false,
+        adopt: false,
+        tablespace_map: Vec::new(),
+        tablespace_root: None,
+        owner: privileges::is_root().then(|| "nobody".to_owned()),
+        system_identifier: None,
+        jobs: 3,
+        fetch_call: vec!["/usr/bin/walden".to_owned()],
+    }
+}
+
+/// A pack that holds `raw`, sealed.
+pub fn pack(raw: &[u8]) -> Vec<u8> {
+    let frame: SealedFrame = FrameSealer::new(Compression::default()).unwrap().seal(raw).unwrap();
+    let mut builder = PackBuilder::default();
+    builder.push(frame);
+    builder.finish(|content| Header::new(Kind::Pack, "data", content, origin()))
+}
+
+fn put_wal(home: &Home, name: &str) {
+    let mut sealer = Sealer::new(Compression::default(), 4).unwrap();
+    sealer.write(b"wal!").unwrap();
+    let sealed =
+        sealer.finish(|content| Header::new(Kind::Segment, name, content, origin())).unwrap();
+    home.put_wal(&WalFileName::parse(name).unwrap(), &Body::new(sealed), &origin()).unwrap();
+}
+
+fn entry(path: &str, size: u64, offset: u64) -> FileEntry {
+    let (kind, mode) = match path.ends_with('/') {
+        true => (FileKind::Directory, 0o700),
+        false => (FileKind::File, 0o600),
+    };
+    let path = path.trim_end_matches('/').to_owned();
+    FileEntry { path, kind, mode, size, offset, modified: 1_700_000_000 }
+}
+
+fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
+    let time = |text: &str| text.parse().unwrap();
+    Manifest {
+        walden: 1,
+        id: BackupId::new(time("2026-11-21T10:00:00Z"), 0x7F3A),
+        origin: origin(),
+        server_version_num: 150_018,
+        wal_segment_size: SEGMENT_BYTES,
+        timeline: TimelineId::new(1).unwrap(),
+        start_lsn: Lsn(0x20_0028),
+        end_lsn: Lsn(0x20_0100),
+        began: time("2026-11-21T10:00:00Z"),
+        ended: time("2026-11-21T10:00:05Z"),
+        from_standby: false,
+        tablespaces: tablespaces
+            .iter()
+            .map(|(oid, path)| Tablespace { oid: *oid, path: (*path).to_owned() })
+            .collect(),
+        pack_bytes: PACK_BYTES,
+        packs: Vec::new(),
+        files,
+    }
+}

@@ -1,0 +1,234 @@
+//! What this host remembers from call to call. A cache: losing it costs time, never data.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::host::atomic_file::PendingFile;
+
+/// Where state is kept when nobody says otherwise and it can be written.
+const DEFAULT: &str = "/var/lib/walden";
+
+/// The memory of one data directory, or of one cluster seen from elsewhere. Where none can be kept
+/// it forgets at once: never an error.
+#[derive(Debug)]
+pub struct StateDirectory {
+    folder: Option<PathBuf>,
+    identity: String,
+}
+
+impl StateDirectory {
+    /// `identity` tells whose memory this is: the system identifier and the data directory, or
+    /// cluster and repository. Nothing is ever kept inside `data_directory`.
+    pub fn open(
+        configured: Option<&Path>,
+        data_directory: Option<&Path>,
+        identity: impl Into<String>,
+    ) -> Self {
+        let identity = identity.into();
+        let folder = match configured {
+            Some(base) => prepare(base, data_directory, &identity)
+                .inspect_err(|error| {
+                    tracing::warn!(place = %base.display(), %error, "state_dir cannot be used");
+                })
+                .ok(),
+            None => {
+                let private = std::env::temp_dir().join(format!("walden-{}", own_user()));
+                prepare(Path::new(DEFAULT), data_directory, &identity)
+                    .or_else(|_| prepare(&private, data_directory, &identity))
+                    .inspect_err(|error| {
+                        tracing::warn!(place = %private.display(), %error, "nothing is remembered");
+                    })
+                    .ok()
+            }
+        };
+        StateDirectory { folder, identity }
+    }
+
+    /// Writes a fact down, for later calls on this host.
+    pub fn remember(&self, fact: &str) {
+        let Some(path) = self.path(fact) else { return };
+        let write = || {
+            let mut pending = PendingFile::create(&path, 0o600)?;
+            pending.write(self.line(fact).as_bytes())?;
+            pending.hand_over()
+        };
+        if let Err(error) = write() {
+            tracing::warn!(place = %path.display(), %error, "cannot remember, will ask again");
+        }
+    }
+
+    pub fn remembers(&self, fact: &str) -> bool {
+        // A file that was cut short, or of another fact with the same hash, says nothing.
+        let said = self.path(fact).and_then(|path| fs::read(path).ok());
+        said.is_some_and(|said| said == self.line(fact).as_bytes())
+    }
+
+    pub fn forget(&self, fact: &str) {
+        let Some(path) = self.path(fact) else { return };
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(place = %path.display(), %error, "cannot forget");
+            }
+            _ => {}
+        }
+    }
+
+    /// Where it is kept; `None` where nothing can be.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    fn path(&self, fact: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(hash(fact)))
+    }
+
+    fn line(&self, fact: &str) -> String {
+        format!("{}\n{fact}\n", self.identity)
+    }
+}
+
+/// Makes the folder of one identity under `base`, both private, or says why not.
+fn prepare(base: &Path, data_directory: Option<&Path>, identity: &str) -> io::Result<PathBuf> {
+    if data_directory.is_some_and(|data_directory| lies_inside(base, data_directory)) {
+        return Err(io::Error::other("it lies in PostgreSQL's data directory"));
+    }
+    private_directory(base)?;
+    let folder = base.join(hash(identity));
+    private_directory(&folder)?;
+    Ok(folder)
+}
+
+/// Makes a directory that only we can write, or makes sure that it is one. Anybody may have put
+/// something else in its place under /tmp: a link to where we should not write, or a directory
+/// where they could exchange what we read.
+fn private_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        outcome => return outcome,
+    }
+    let found = fs::symlink_metadata(path)?;
+    let fault = if !found.is_dir() {
+        "it is no directory"
+    } else if found.uid() != own_user() {
+        "it belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "others can write it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+}
+
+/// The parent is asked, because the directory itself need not exist yet.
+fn lies_inside(path: &Path, data_directory: &Path) -> bool {
+    let Ok(data_directory) = data_directory.canonicalize() else { return false };
+    let is_inside =
+        |path: &Path| path.canonicalize().is_ok_and(|real| real.starts_with(&data_directory));
+    is_inside(path) || path.parent().is_some_and(is_inside)
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A file name of fixed length for any text; what is written inside tells two of one hash apart.
+fn hash(text: &str) -> String {
+    format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use crate::host::state::StateDirectory;
+
+    fn open(base: &Path) -> StateDirectory {
+        StateDirectory::open(Some(base), None, "7512345 /data")
+    }
+
+    #[test]
+    fn a_fact_is_remembered_from_call_to_call_until_forgotten() {
+        let scratch = tempfile::tempdir().unwrap();
+        let base = scratch.path().join("state");
+        assert!(!open(&base).remembers("claimed s3://bucket"));
+        open(&base).remember("claimed s3://bucket");
+        assert!(open(&base).remembers("claimed s3://bucket"));
+        assert!(!open(&base).remembers("claimed s3://other"));
+        open(&base).forget("claimed s3://bucket");
+        open(&base).forget("claimed s3://bucket");
+        assert!(!open(&base).remembers("claimed s3://bucket"));
+    }
+
+    #[test]
+    fn one_cluster_does_not_know_what_another_does() {
+        let scratch = tempfile::tempdir().unwrap();
+        let base = scratch.path().join("state");
+        open(&base).remember("claimed");
+        assert!(!StateDirectory::open(Some(&base), None, "7512346 /data").remembers("claimed"));
+    }
+
+    #[test]
+    fn a_file_cut_short_says_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        state.remember("claimed");
+        let file = fs::read_dir(state.folder().unwrap()).unwrap().next().unwrap().unwrap().path();
+        fs::write(file, "7512345 /data\ncla").unwrap();
+        assert!(!state.remembers("claimed"));
+    }
+
+    #[test]
+    fn all_of_it_is_private() {
+        let scratch = tempfile::tempdir().unwrap();
+        let base = scratch.path().join("state");
+        let state = open(&base);
+        state.remember("claimed");
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let folder = state.folder().unwrap();
+        let file = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+        assert_eq!([mode(&base), mode(folder), mode(&file)], [0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn what_another_could_have_prepared_is_not_used() {
+        let scratch = tempfile::tempdir().unwrap();
+        let victim = scratch.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        let link = scratch.path().join("link");
+        symlink(&victim, &link).unwrap();
+        let open_to_all = scratch.path().join("open");
+        fs::create_dir(&open_to_all).unwrap();
+        fs::set_permissions(&open_to_all, fs::Permissions::from_mode(0o777)).unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut traps = vec![link, open_to_all, file, scratch.path().join("no/parent")];
+        if rustix::process::geteuid().is_root() {
+            let foreign = scratch.path().join("foreign");
+            fs::create_dir(&foreign).unwrap();
+            std::os::unix::fs::chown(&foreign, Some(65534), None).unwrap();
+            traps.push(foreign);
+        }
+        for trap in traps {
+            let state = open(&trap);
+            state.remember("claimed");
+            state.forget("claimed");
+            assert!(state.folder().is_none() && !state.remembers("claimed"), "{}", trap.display());
+        }
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_kept_inside_the_data_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let data_directory = scratch.path().join("data");
+        fs::create_dir(&data_directory).unwrap();
+        let base = data_directory.join("state");
+        let state = StateDirectory::open(Some(&base), Some(&data_directory), "7512345");
+        assert!(state.folder().is_none());
+        assert!(!base.exists());
+    }
+}

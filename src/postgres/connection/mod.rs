@@ -1,0 +1,362 @@
+//! A connection to a PostgreSQL server: libpq's parameters in, rows of text out. Blocks.
+
+pub mod options;
+mod keywords;
+mod conninfo;
+mod service_file;
+mod pass_file;
+mod account;
+mod socket;
+mod tls;
+mod auth;
+mod wire;
+mod server_message;
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use fallible_iterator::FallibleIterator as _;
+use postgres_protocol::message::backend::{DataRowBody, Message};
+use postgres_protocol::message::frontend;
+
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::clock::Deadline;
+use auth::{Credentials, Way};
+use options::{Endpoint, Host, SslMode};
+use socket::Socket;
+use wire::Wire;
+
+pub(in crate::postgres) use wire::{Incoming, nonsense};
+
+pub use options::ConnectionOptions;
+pub use server_message::{ServerMessage, sqlstate};
+pub use socket::Canceller;
+
+/// The rows of one result set, each value as text; `None` is NULL.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// One session. Dropping it ends the session.
+pub struct Connection {
+    wire: Wire,
+    parameters: BTreeMap<String, String>,
+    place: String,
+}
+
+impl Connection {
+    /// To the first of the servers named that answers.
+    pub fn connect(options: &ConnectionOptions) -> Result<Connection> {
+        let mut failure = None;
+        for endpoint in &options.endpoints {
+            match connect_to(endpoint, options) {
+                Ok(connection) => return Ok(connection),
+                // One that is not there, or not yet, is passed over; one that says no has spoken.
+                Err(error) if matches!(sqlstate(&error), None | Some("57P03")) => {
+                    failure.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Usage, "no server is named")))
+    }
+
+    /// Runs one or more statements; the rows of the last.
+    pub fn query(&mut self, sql: &str) -> Result<Rows> {
+        Ok(self.query_all(sql)?.pop().unwrap_or_default())
+    }
+
+    /// Runs one or more statements; the rows of each.
+    pub fn query_all(&mut self, sql: &str) -> Result<Vec<Rows>> {
+        self.start(sql)?;
+        let mut sets = Vec::new();
+        let mut rows = Rows::new();
+        let mut failure = None;
+        loop {
+            match self.receive()? {
+                Incoming::CopyData(_) => {}
+                Incoming::Other(Message::DataRow(row)) => rows.push(values(&row)?),
+                Incoming::Other(Message::CommandComplete(_) | Message::EmptyQueryResponse) => {
+                    sets.push(std::mem::take(&mut rows));
+                }
+                Incoming::Other(Message::ErrorResponse(body)) => {
+                    failure = Some(ServerMessage::parse(body.fields()).into_error());
+                }
+                Incoming::Other(Message::CopyInResponse(_)) => self.refuse_copy()?,
+                Incoming::Other(Message::ReadyForQuery(_)) => break,
+                Incoming::Other(_) => {}
+            }
+        }
+        failure.map_or(Ok(sets), Err)
+    }
+
+    /// The first value of the first row, where there is one and it is not NULL.
+    pub fn value(&mut self, sql: &str) -> Result<Option<String>> {
+        let first_row = self.query(sql)?.into_iter().next();
+        Ok(first_row.and_then(|row| row.into_iter().next()).flatten())
+    }
+
+    /// What the server says of itself unasked: `server_version`, `in_hot_standby`, `TimeZone` ...
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// As `server_version_num`, for example 170011; also where no SQL can be asked.
+    pub fn server_version_num(&self) -> Result<u32> {
+        let text = self.parameter("server_version").unwrap_or_default();
+        version_num(text).ok_or_else(|| {
+            Error::new(ErrorKind::Server, format!("{text:?} is not a version of PostgreSQL"))
+                .hint("walden speaks to PostgreSQL 15 and later.")
+        })
+    }
+
+    /// Where the server is, as a person would write it: `db1:5432`.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Lets another thread end this connection.
+    pub fn canceller(&self) -> Result<Canceller> {
+        self.wire.canceller()
+    }
+
+    /// How long the server may be silent in the middle of an answer; `None`: as long as its machine answers.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        self.wire.set_timeout(timeout)
+    }
+
+    /// Sends a command whose answer the caller will read by `receive`.
+    pub(in crate::postgres) fn start(&mut self, sql: &str) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::query(sql, &mut message)
+            .map_err(|error| Error::new(ErrorKind::Usage, "send a query").source(error))?;
+        self.wire.send(&message)
+    }
+
+    /// The next message, without those that may come at any time.
+    pub(in crate::postgres) fn receive(&mut self) -> Result<Incoming<'_>> {
+        self.pass_over_asides()?;
+        self.wire.receive()
+    }
+
+    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with PROGRESS).
+    pub(in crate::postgres) fn next_is_progress(&mut self) -> Result<bool> {
+        self.pass_over_asides()?;
+        self.wire.next_is_copy_data_of(b'p')
+    }
+
+    fn pass_over_asides(&mut self) -> Result<()> {
+        while matches!(self.wire.peek_tag()?, b'N' | b'S' | b'A') {
+            if let Incoming::Other(message) = self.wire.receive()? {
+                note(&mut self.parameters, &message);
+            }
+        }
+        Ok(())
+    }
+
+    /// A COPY FROM STDIN gets no data from us: the server ends it with an error.
+    fn refuse_copy(&mut self) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::copy_fail("walden sends no data", &mut message).map_err(nonsense)?;
+        self.wire.send(&message)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut message = BytesMut::new();
+        frontend::terminate(&mut message);
+        // A courtesy: it spares the server a line in its log.
+        let _ = self.wire.send(&message);
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Plain,
+    /// Falls back to plain where the server has no TLS.
+    TryTls,
+    Tls,
+}
+
+fn connect_to(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Connection> {
+    let attempts: &[Attempt] = match (&endpoint.host, options.tls.mode) {
+        (Host::Socket(_), _) | (_, SslMode::Disable) => &[Attempt::Plain],
+        (_, SslMode::Allow) => &[Attempt::Plain, Attempt::TryTls],
+        (_, SslMode::Prefer) => &[Attempt::TryTls, Attempt::Plain],
+        (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => &[Attempt::Tls],
+    };
+    let deadline = Deadline::after(options.connect_timeout);
+    let mut outcome = attempt(endpoint, options, attempts[0], &deadline);
+    for next in &attempts[1..] {
+        outcome = match outcome {
+            Err((error, Retry::OtherWay)) => {
+                attempt(endpoint, options, *next, &deadline).map_err(|_| (error, Retry::No))
+            }
+            outcome => outcome,
+        };
+    }
+    outcome
+        .map_err(|(error, _)| error)
+        .context(|| format!("connect to PostgreSQL at {endpoint} as {}", options.user))
+}
+
+/// Whether the other way, with TLS or without, may be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    OtherWay,
+    No,
+}
+
+fn attempt(
+    endpoint: &Endpoint,
+    options: &ConnectionOptions,
+    attempt: Attempt,
+    deadline: &Deadline,
+) -> std::result::Result<Connection, (Error, Retry)> {
+    let no = |error| (error, Retry::No);
+    let socket = Socket::connect(endpoint, deadline).map_err(no)?;
+    let set_timeout = |socket: &Socket| {
+        socket.set_timeout(Some(deadline.remaining())).map_err(|error| {
+            no(Error::new(ErrorKind::Host, "set a time-out on a socket").source(error))
+        })
+    };
+    set_timeout(&socket)?;
+    let (socket, way) = match attempt {
+        Attempt::Plain => (socket, Way::Plain),
+        Attempt::TryTls | Attempt::Tls => {
+            secure(socket, endpoint, options, attempt).map_err(|error| (error, Retry::OtherWay))?
+        }
+    };
+    let mut wire = Wire::new(socket);
+    wire.set_timeout(Some(deadline.remaining())).map_err(no)?;
+    let password = options.password_for(endpoint);
+    let credentials = Credentials { options, password, way };
+    let opened = start_session(wire, &credentials, endpoint);
+    opened.map_err(|error| match sqlstate(&error) {
+        // No line of pg_hba.conf lets us in this way.
+        Some("28000") => (error, Retry::OtherWay),
+        _ => (error, Retry::No),
+    })
+}
+
+/// Asks for TLS. The answer is one byte, and nothing may follow it in the clear.
+fn secure(
+    mut socket: Socket,
+    endpoint: &Endpoint,
+    options: &ConnectionOptions,
+    attempt: Attempt,
+) -> Result<(Socket, Way)> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    let mut answer = [0];
+    socket
+        .write_all(&request)
+        .and_then(|()| socket.read_exact(&mut answer))
+        .map_err(|error| nonsense(error).context("ask for TLS"))?;
+    match (&answer, socket, &endpoint.host) {
+        (b"S", Socket::Tcp(tcp), Host::Name(name, _)) => {
+            let stream = tls::handshake(tcp, name, &options.tls)?;
+            let binding = tls::server_end_point(&stream);
+            Ok((Socket::Tls(Box::new(stream)), Way::Tls(binding)))
+        }
+        (b"N", socket, _) if attempt == Attempt::TryTls => Ok((socket, Way::Plain)),
+        (b"N", ..) => Err(Error::new(ErrorKind::Server, "the server has no TLS")
+            .hint("Set ssl = on at the server, or take a PGSSLMODE that does without.")),
+        _ => Err(nonsense(std::io::Error::other("a strange answer to the request for TLS"))),
+    }
+}
+
+fn start_session(
+    mut wire: Wire,
+    credentials: &Credentials<'_>,
+    endpoint: &Endpoint,
+) -> Result<Connection> {
+    let options = credentials.options;
+    let mut parameters = vec![
+        ("user", options.user.as_str()),
+        ("client_encoding", "UTF8"),
+        ("application_name", &options.application_name),
+    ];
+    if options.replication {
+        parameters.push(("replication", "true"));
+    } else {
+        parameters.push(("database", options.dbname.as_deref().unwrap_or(&options.user)));
+        parameters.extend([("DateStyle", "ISO"), ("TimeZone", "UTC")]);
+    }
+    parameters.extend(options.options.as_deref().map(|options| ("options", options)));
+    let mut message = BytesMut::new();
+    frontend::startup_message(parameters, &mut message).map_err(|error| {
+        Error::new(ErrorKind::Usage, "a connection parameter cannot be sent").source(error)
+    })?;
+    wire.send(&message)?;
+    auth::authenticate(&mut wire, credentials)?;
+    let place = endpoint.to_string();
+    let mut connection = Connection { wire, parameters: BTreeMap::new(), place };
+    loop {
+        match connection.receive()? {
+            Incoming::Other(Message::ReadyForQuery(_)) => break,
+            Incoming::Other(Message::ErrorResponse(body)) => {
+                return Err(ServerMessage::parse(body.fields()).into_error());
+            }
+            _ => {}
+        }
+    }
+    connection.set_read_timeout(options.read_timeout)?;
+    Ok(connection)
+}
+
+fn note(parameters: &mut BTreeMap<String, String>, message: &Message) {
+    match message {
+        Message::ParameterStatus(status) => {
+            if let (Ok(name), Ok(value)) = (status.name(), status.value()) {
+                parameters.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        Message::NoticeResponse(body) => {
+            let notice = ServerMessage::parse(body.fields());
+            match notice.severity.as_str() {
+                "WARNING" => tracing::warn!("PostgreSQL says: {notice}"),
+                _ => tracing::debug!("PostgreSQL says: {notice}"),
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(in crate::postgres) fn values(row: &DataRowBody) -> Result<Vec<Option<String>>> {
+    let text =
+        |range: std::ops::Range<usize>| String::from_utf8_lossy(&row.buffer()[range]).into_owned();
+    row.ranges().map(|range| Ok(range.map(text))).collect().map_err(nonsense)
+}
+
+/// `17.11 (Debian 17.11-1)` is 170011; `19beta1` and `19devel` are 190000.
+fn version_num(text: &str) -> Option<u32> {
+    let number = |text: &str| {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        text[..digits].parse::<u32>().ok()
+    };
+    let major = number(text).filter(|major| (10..1000).contains(major))?;
+    let minor = text.split_once('.').and_then(|(_, rest)| number(rest)).unwrap_or(0);
+    Some(major * 10_000 + minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_num;
+
+    #[test]
+    fn versions_are_read_with_whatever_follows() {
+        assert_eq!(version_num("17.11 (Debian 17.11-1.pgdg12+1)"), Some(170_011));
+        assert_eq!(version_num("15.18"), Some(150_018));
+        assert_eq!(version_num("19beta1"), Some(190_000));
+        assert_eq!(version_num("9.6.3"), None);
+        assert_eq!(version_num(""), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The server's own `backup_manifest`: what it sent, file by file, with checksums.
+//!
+//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system identifier since 17.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use ring::digest;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::replication::{Entry, EntryKind};
+use crate::postgres::{Lsn, SystemIdentifier};
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Written<'a> {
+    #[serde(rename = "PostgreSQL-Backup-Manifest-Version")]
+    version: u32,
+    #[serde(rename = "System-Identifier")]
+    system_identifier: Option<u64>,
+    #[serde(rename = "Files", borrow)]
+    files: Vec<WrittenFile<'a>>,
+    #[serde(rename = "WAL-Ranges")]
+    wal_ranges: Vec<WalRange>,
+}
+
+#[derive(serde::Deserialize)]
+struct WrittenFile<'a> {
+    #[serde(rename = "Path", borrow)]
+    path: Option<Cow<'a, str>>,
+    /// In hexadecimal, for a name that is not UTF-8.
+    #[serde(rename = "Encoded-Path")]
+    encoded_path: Option<Cow<'a, str>>,
+    #[serde(rename = "Size")]
+    size: u64,
+    #[serde(rename = "Checksum-Algorithm")]
+    algorithm: Option<Cow<'a, str>>,
+    #[serde(rename = "Checksum")]
+    checksum: Option<Cow<'a, str>>,
+}
+
+/// WAL needed to make the backup consistent, on one timeline.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct WalRange {
+    #[serde(rename = "Timeline")]
+    pub timeline: u32,
+    #[serde(rename = "Start-LSN")]
+    pub start_lsn: Lsn,
+    #[serde(rename = "End-LSN")]
+    pub end_lsn: Lsn,
+}
+
+/// What a backup manifest vouches for, once it was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    pub files: usize,
+    pub wal_ranges: Vec<WalRange>,
+}
+
+/// Checks the manifest against its own checksum, and what came through against the manifest: every file there, none
+/// besides, each of its size and CRC-32C. `Corrupt` where anything differs.
+pub fn verify(
+    manifest: &[u8],
+    entries: &[Entry],
+    system_identifier: SystemIdentifier,
+) -> Result<Vouched> {
+    verify_own_checksum(manifest)?;
+    let written: Written<'_> = serde_json::from_slice(manifest)
+        .map_err(|error| wrong("cannot be read".to_owned()).source(error))?;
+    if !(1..=2).contains(&written.version) {
+        return Err(wrong(format!("has version {}, which walden does not know", written.version)));
+    }
+    if let Some(found) = written.system_identifier.filter(|found| *found != system_identifier.0) {
+        return Err(wrong(format!("names another cluster, {found}")));
+    }
+    let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let mut streamed: HashMap<&str, &Entry> =
+        files.map(|entry| (entry.path.as_str(), entry)).collect();
+    for file in &written.files {
+        let path = file.path()?;
+        match streamed.remove(path.as_ref()) {
+            Some(entry) => compare(&path, file, entry)?,
+            None => return Err(wrong(format!("lists {path}, which was not sent"))),
+        }
+    }
+    if let Some(extra) = streamed.keys().min() {
+        return Err(wrong(format!("does not list {extra}, which was sent")));
+    }
+    Ok(Vouched { files: written.files.len(), wal_ranges: written.wal_ranges })
+}
+
+impl<'a> WrittenFile<'a> {
+    fn path(&self) -> Result<Cow<'_, str>> {
+        match (&self.path, &self.encoded_path) {
+            (Some(path), _) => Ok(Cow::Borrowed(path)),
+            (None, Some(encoded)) => hex(encoded)
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .map(Cow::Owned)
+                .ok_or_else(|| wrong(format!("has the file name {encoded}, which is not UTF-8"))),
+            (None, None) => Err(wrong("has a file without a name".to_owned())),
+        }
+    }
+}
+
+fn compare(path: &str, file: &WrittenFile<'_>, entry: &Entry) -> Result<()> {
+    if file.size != entry.size {
+        let (wanted, found) = (file.size, entry.size);
+        return Err(wrong(format!("says {wanted} bytes of {path}, and {found} came")));
+    }
+    let sum = match (file.algorithm.as_deref(), &file.checksum) {
+        (Some("CRC32C"), Some(checksum)) => hex(checksum).and_then(|sum| sum.try_into().ok()),
+        _ => None,
+    };
+    // The server writes the number as it lies in its memory, so either way round.
+    let [little, big] =
+        [u32::from_le_bytes, u32::from_be_bytes].map(|read| sum.map(|sum: [u8; 4]| read(sum)));
+    if little == Some(entry.crc32c) || big == Some(entry.crc32c) {
+        return Ok(());
+    }
+    Err(wrong(format!("gives another checksum of {path} than that of what came")))
+}
+
+/// The last line holds the SHA-256 of all lines before it.
+fn verify_own_checksum(manifest: &[u8]) -> Result<()> {
+    const LAST_LINE: &[u8] = b"\"Manifest-Checksum\": \"";
+    let at = manifest.windows(LAST_LINE.len()).rposition(|window| window == LAST_LINE);
+    let at = at.ok_or_else(|| wrong("has no checksum of itself".to_owned()))?;
+    let digits = manifest.get(at + LAST_LINE.len()..at + LAST_LINE.len() + 64);
+    let said = digits.and_then(|digits| hex(std::str::from_utf8(digits).ok()?));
+    let found = digest::digest(&digest::SHA256, &manifest[..at]);
+    if said.as_deref() == Some(found.as_ref()) {
+        return Ok(());
+    }
+    Err(wrong("does not match its own checksum".to_owned()))
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> =
+        digits.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+fn wrong(what: String) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("the server's backup manifest {what}")).hint(
+        "What the server read is not what arrived: a fault of memory, disk or network. Nothing was published; \
+         take the backup again, and look at the hardware if it comes back.",
+    )
+}

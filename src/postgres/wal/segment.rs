@@ -1,0 +1,272 @@
+//! Checks that a stream of bytes is the WAL segment it is named, page header by page header.
+//!
+//! What a whole segment looks like: every page carries a header with the same magic and its own address, or is all
+//! zeros (after a segment switch). The pages of the first segment of a new timeline that were copied from the old one
+//! keep the old timeline's number, so a page may be of an earlier timeline than the name, never of a later one.
+//! Records inside the pages are left to the record reader.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::wal::page::{
+    LONG_HEADER_BYTES, LongPageHeader, PageHeader, SHORT_HEADER_BYTES,
+};
+use crate::postgres::{Lsn, MajorVersion, SegmentName, SystemIdentifier};
+
+const SEGMENT_SIZE_MIN: u32 = 1 << 20;
+const SEGMENT_SIZE_MAX: u32 = 1 << 30;
+
+/// Takes a segment in pieces of any length.
+#[derive(Debug)]
+pub struct SegmentCheck {
+    name: SegmentName,
+    /// After the end of WAL a `.partial` holds what the recycled file held before.
+    is_partial: bool,
+    position: u64,
+    header: [u8; LONG_HEADER_BYTES],
+    facts: Option<SegmentFacts>,
+}
+
+/// What a segment's first page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentFacts {
+    pub system_identifier: SystemIdentifier,
+    /// In bytes.
+    pub segment_size: u32,
+    /// `None`: WAL of a version that this walden does not know.
+    pub version: Option<MajorVersion>,
+    magic: u16,
+    block_size: u32,
+}
+
+impl SegmentCheck {
+    pub fn new(name: SegmentName) -> Self {
+        let (header, facts) = ([0; LONG_HEADER_BYTES], None);
+        SegmentCheck { name, is_partial: false, position: 0, header, facts }
+    }
+
+    pub fn of_partial(name: SegmentName) -> Self {
+        SegmentCheck { is_partial: true, ..SegmentCheck::new(name) }
+    }
+
+    pub fn write(&mut self, mut piece: &[u8]) -> Result<()> {
+        while !piece.is_empty() {
+            let (block, header_bytes) = match &self.facts {
+                Some(facts) => (u64::from(facts.block_size), SHORT_HEADER_BYTES),
+                None => (u64::MAX, LONG_HEADER_BYTES),
+            };
+            let in_page = self.position % block;
+            let taken = if in_page < header_bytes as u64 {
+                let in_page = in_page as usize;
+                let taken = piece.len().min(header_bytes - in_page);
+                self.header[in_page..in_page + taken].copy_from_slice(&piece[..taken]);
+                if in_page + taken == header_bytes {
+                    self.check_header(self.position - in_page as u64)?;
+                }
+                taken
+            } else {
+                piece.len().min(usize::try_from(block - in_page).unwrap_or(usize::MAX))
+            };
+            self.position += taken as u64;
+            piece = &piece[taken..];
+        }
+        Ok(())
+    }
+
+    /// The whole segment has come.
+    pub fn finish(self) -> Result<SegmentFacts> {
+        let Some(facts) = self.facts else {
+            return Err(self.invalid(format!("has only {} bytes", self.position)));
+        };
+        if self.position != u64::from(facts.segment_size) {
+            return Err(self.invalid(format!(
+                "has {} bytes, its first page says {}",
+                self.position, facts.segment_size
+            )));
+        }
+        Ok(facts)
+    }
+
+    fn check_header(&mut self, page_start: u64) -> Result<()> {
+        match self.facts {
+            None => {
+                let first = LongPageHeader::parse(&self.header);
+                self.facts = Some(self.check_first(&first)?);
+                Ok(())
+            }
+            Some(facts) => self.check_later(&facts, page_start),
+        }
+    }
+
+    fn check_first(&self, first: &LongPageHeader) -> Result<SegmentFacts> {
+        let magic = first.page.magic;
+        if !(0xD000..=0xDFFF).contains(&magic) {
+            return Err(self.invalid(format!("page magic {magic:04X} is not PostgreSQL's")));
+        }
+        if !first.page.is_long {
+            return Err(self.invalid("its first page has no long header"));
+        }
+        let size = first.segment_size;
+        let is_possible = size.is_power_of_two()
+            && (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&size)
+            && first.block_size.is_power_of_two()
+            && (1 << 10..=1 << 16).contains(&first.block_size);
+        if !is_possible {
+            return Err(self.invalid(format!("segment size {size} is not possible")));
+        }
+        let segments_per_log = (1u64 << 32) / u64::from(size);
+        if u64::from(self.name.segment) >= segments_per_log {
+            return Err(self.invalid(format!("no segment of {size} bytes has this name")));
+        }
+        self.check_place(&first.page, self.name.start(size))?;
+        Ok(SegmentFacts {
+            system_identifier: first.system_identifier,
+            segment_size: size,
+            version: MajorVersion::from_wal_magic(magic),
+            magic,
+            block_size: first.block_size,
+        })
+    }
+
+    fn check_later(&self, facts: &SegmentFacts, page_start: u64) -> Result<()> {
+        let mut short = [0; SHORT_HEADER_BYTES];
+        short.copy_from_slice(&self.header[..SHORT_HEADER_BYTES]);
+        let is_unused = short == [0; SHORT_HEADER_BYTES];
+        if is_unused || self.is_partial || facts.version.is_none() {
+            return Ok(());
+        }
+        let page = PageHeader::parse(&short);
+        if page.magic != facts.magic {
+            let found = page.magic;
+            return Err(self.invalid(format!("page magic {found:04X} at byte {page_start}")));
+        }
+        self.check_place(&page, Lsn(self.name.start(facts.segment_size).0 + page_start))
+    }
+
+    fn check_place(&self, page: &PageHeader, expected: Lsn) -> Result<()> {
+        if page.address != expected {
+            let found = page.address;
+            return Err(self.invalid(format!("page says {found} where {expected} should be")));
+        }
+        if page.timeline == 0 || page.timeline > self.name.timeline.get() {
+            return Err(self.invalid(format!("page is of timeline {}", page.timeline)));
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, what: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::InvalidSource, format!("not valid WAL of {}: {what}", self.name)).hint(
+            "The file is damaged, or is not the one of this name: look at the disk and the file \
+             system, and at who else writes to pg_wal.",
+        )
+    }
+}
+
+#[cfg(test)]
+pub mod samples {
+    use crate::postgres::{Lsn, SegmentName};
+
+    pub const SEGMENT_SIZE: u32 = 1 << 20;
+    pub const SYSTEM_IDENTIFIER: u64 = 7_710_620_488_620_347_611;
+
+    pub fn name() -> SegmentName {
+        SegmentName::parse("000000020000000A000000FF").unwrap()
+    }
+
+    /// A segment of `used` pages with headers, the rest zeros as after a segment switch.
+    pub fn segment(name: SegmentName, used: u32) -> Vec<u8> {
+        let mut bytes = vec![0; SEGMENT_SIZE as usize];
+        for page in 0..used {
+            let start = (page * 8192) as usize;
+            let Lsn(address) = Lsn(name.start(SEGMENT_SIZE).0 + start as u64);
+            let flags: u16 = if page == 0 { 2 } else { 0 };
+            bytes[start..start + 2].copy_from_slice(&0xD116u16.to_le_bytes());
+            bytes[start + 2..start + 4].copy_from_slice(&flags.to_le_bytes());
+            bytes[start + 4..start + 8].copy_from_slice(&name.timeline.get().to_le_bytes());
+            bytes[start + 8..start + 16].copy_from_slice(&address.to_le_bytes());
+            bytes[start + 100..start + 104].copy_from_slice(&page.to_le_bytes());
+        }
+        bytes[24..32].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
+        bytes[32..36].copy_from_slice(&SEGMENT_SIZE.to_le_bytes());
+        bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{SEGMENT_SIZE, SYSTEM_IDENTIFIER, name, segment};
+    use super::{SegmentCheck, SegmentFacts};
+    use crate::error::{ErrorKind, Result};
+    use crate::postgres::{MajorVersion, SegmentName};
+
+    fn check_in(pieces: usize, bytes: &[u8], name: SegmentName) -> Result<SegmentFacts> {
+        let mut check = SegmentCheck::new(name);
+        for piece in bytes.chunks(pieces) {
+            check.write(piece)?;
+        }
+        check.finish()
+    }
+
+    #[test]
+    fn a_whole_segment_passes_in_pieces_of_any_length() {
+        for used in [1, 3, SEGMENT_SIZE / 8192] {
+            for pieces in [7, 8192, 8193, 1 << 18, 1 << 21] {
+                let facts = check_in(pieces, &segment(name(), used), name()).unwrap();
+                assert_eq!(facts.system_identifier.0, SYSTEM_IDENTIFIER);
+                assert_eq!(facts.segment_size, SEGMENT_SIZE);
+                assert_eq!(facts.version, Some(MajorVersion(17)));
+            }
+        }
+    }
+
+    #[test]
+    fn pages_copied_from_the_parent_timeline_pass_and_later_ones_do_not() {
+        let mut bytes = segment(name(), 10);
+        bytes[3 * 8192 + 4] = 1;
+        assert!(check_in(8192, &bytes, name()).is_ok());
+        bytes[3 * 8192 + 4] = 3;
+        assert!(check_in(8192, &bytes, name()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_this_segment_is_refused() {
+        let good = segment(name(), 10);
+        let other = SegmentName::parse("000000020000000A000000FE").unwrap();
+        assert_eq!(check_in(999, &good, other).unwrap_err().kind(), ErrorKind::InvalidSource);
+
+        type Damage = fn(&mut Vec<u8>);
+        let damages: [(&str, Damage); 8] = [
+            ("truncated", |bytes| bytes.truncate(bytes.len() - 1)),
+            ("too long", |bytes| bytes.push(0)),
+            ("empty", Vec::clear),
+            ("zeros", |bytes| bytes.fill(0)),
+            ("magic of page 5", |bytes| bytes[5 * 8192] ^= 1),
+            ("address of page 5", |bytes| bytes[5 * 8192 + 9] ^= 1),
+            ("segment size", |bytes| bytes[33] = 3),
+            ("no long header", |bytes| bytes[2] = 0),
+        ];
+        for (what, damage) in damages {
+            let mut bytes = good.clone();
+            damage(&mut bytes);
+            let refused = check_in(8192, &bytes, name()).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidSource, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_partial_may_end_in_what_the_recycled_file_held() {
+        let mut bytes = segment(name(), 10);
+        bytes[20 * 8192..].fill(0x55);
+        let mut check = SegmentCheck::of_partial(name());
+        check.write(&bytes).unwrap();
+        assert!(check.finish().is_ok());
+        assert!(check_in(8192, &bytes, name()).is_err());
+    }
+
+    #[test]
+    fn wal_of_a_version_to_come_passes_as_unknown() {
+        let mut bytes = segment(name(), 10);
+        bytes[0] = 0x20;
+        bytes[1] = 0xD1;
+        assert_eq!(check_in(8192, &bytes, name()).unwrap().version, None);
+    }
+}

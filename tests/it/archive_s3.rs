@@ -1,0 +1,204 @@
+//! `push` and `fetch` on S3: what each trouble with a store ends in, and what a segment costs.
+
+use std::time::Duration;
+
+use crate::harness::moto::Moto;
+use crate::harness::site::{self, SYSTEM_IDENTIFIER};
+use crate::harness::{Bucket, Fault, Site, Walden};
+
+const SEGMENT: &str = "0000000100000000000000A1";
+const NEXT: &str = "0000000100000000000000A2";
+
+fn site_on(bucket: &Bucket) -> Site {
+    let mut environment = bucket.environment();
+    environment.retain(|(name, _)| *name != "WALDEN_REPOSITORY_URL");
+    // Short of patience, and of time to wait for a store that hangs.
+    environment.push(("WALDEN_PUSH_DEADLINE", "3s".to_owned()));
+    environment.push(("WALDEN_FETCH_RETRY_FOR", "1s".to_owned()));
+    environment.push(("WALDEN_S3_REQUEST_TIMEOUT", "2s".to_owned()));
+    Site::on(&format!("{}/pre/fix", bucket.url()), environment)
+}
+
+fn key(name: &str) -> String {
+    format!("pre/fix/main/{SYSTEM_IDENTIFIER}/wal/{}/{}/{name}.zst", &name[..8], &name[..16])
+}
+
+/// A site that has pushed before, so that its place is claimed and remembered.
+fn settled() -> (Bucket, Site) {
+    let bucket = Bucket::start();
+    let site = site_on(&bucket);
+    site.segment(SEGMENT, 1);
+    site.push(SEGMENT).run().succeeds().is_silent();
+    (bucket, site)
+}
+
+#[test]
+fn a_pushed_segment_costs_one_request() {
+    let (bucket, site) = settled();
+    bucket.proxy.forget_requests();
+    let content = site.segment(NEXT, 2);
+    site.push(NEXT).run().succeeds().is_silent();
+    let requests = bucket.proxy.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!(requests[0].method, "PUT");
+
+    bucket.proxy.forget_requests();
+    site.fetch(NEXT).run().succeeds().is_silent();
+    assert_eq!(site.fetched(), Some(content));
+    assert_eq!(bucket.proxy.requests().len(), 1);
+    site.push(NEXT).run().succeeds().is_silent();
+}
+
+#[test]
+fn each_trouble_of_push_has_its_exit_code_and_leaves_no_half_object() {
+    let expired = || Fault::error(400, "ExpiredToken");
+    for (what, fault, code) in [
+        ("a failing store", Fault::status(500), 20),
+        ("a hanging store", Fault::Hang, 20),
+        ("a vanished bucket", Fault::error(404, "NoSuchBucket"), 20),
+        ("an expired credential", expired(), 21),
+        ("a refused credential", Fault::error(403, "AccessDenied"), 21),
+        ("a store that asks for less", Fault::error(503, "SlowDown"), 22),
+        ("a full store", Fault::error(507, "XMinioStorageFull"), 23),
+        ("200 with an error in it", Fault::ErrorIn200, 20),
+    ] {
+        let (bucket, site) = settled();
+        let content = site.segment(NEXT, 2);
+        bucket.proxy.fault(Some("PUT"), NEXT, fault.clone());
+        if what.starts_with("200") {
+            // It shows where there is no checksum in the answer, so that the object is read back.
+            bucket.proxy.fault(Some("GET"), NEXT, fault);
+        }
+        let output = site.push(NEXT).run();
+        assert_eq!(output.code(), Some(code), "{what}: {output}");
+        output.complains_in_one_line();
+        bucket.proxy.heal();
+        site.push(NEXT).run().succeeds();
+        site.fetch(NEXT).run().succeeds();
+        assert_eq!(site.fetched(), Some(content), "{what}");
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_ends_at_the_deadline() {
+    let (bucket, site) = settled();
+    site.segment(NEXT, 2);
+    bucket.proxy.refuse_connections();
+    site.push(NEXT).timeout(Duration::from_secs(20)).run().exits(20).complains_in_one_line();
+    bucket.proxy.accept_connections();
+    site.push(NEXT).run().succeeds();
+}
+
+#[test]
+fn trouble_that_passes_is_not_told() {
+    for fault in [
+        Fault::LoseAnswer,
+        Fault::LoseRequest,
+        Fault::status(500),
+        Fault::error(503, "SlowDown"),
+        Fault::DropChecksums,
+        // What the store says it has is not what it has: looked at, it is right.
+        Fault::OtherChecksum,
+    ] {
+        let (bucket, site) = settled();
+        let content = site.segment(NEXT, 2);
+        bucket.proxy.fault_times(Some("PUT"), NEXT, 1, fault.clone());
+        site.push(NEXT).env("WALDEN_PUSH_DEADLINE", "30s").run().succeeds().is_silent();
+        site.fetch(NEXT).run().succeeds();
+        assert_eq!(site.fetched(), Some(content), "{fault:?}");
+    }
+}
+
+#[test]
+fn absent_is_said_only_where_the_bucket_shows_it_is_the_place() {
+    let (bucket, site) = settled();
+    site.fetch(NEXT).run().exits(1);
+    site.fetch("00000002.history").run().exits(1);
+    let proof = format!("pre/fix/main/{SYSTEM_IDENTIFIER}/cluster.json");
+    for (what, part, fault) in [
+        ("403", NEXT, Fault::error(403, "AccessDenied")),
+        ("500", NEXT, Fault::status(500)),
+        ("no bucket", NEXT, Fault::error(404, "NoSuchBucket")),
+        ("403 on the proof", "cluster.json", Fault::error(403, "AccessDenied")),
+        ("404 on the proof", "cluster.json", Fault::error(404, "NoSuchKey")),
+        ("time-out on the proof", "cluster.json", Fault::Hang),
+    ] {
+        bucket.proxy.fault(None, part, fault);
+        let output = site.fetch(NEXT).run();
+        assert_eq!(output.code(), Some(200), "{what}: {output}");
+        output.complains_in_one_line();
+        bucket.proxy.heal();
+    }
+    bucket.lose(&proof);
+    site.fetch(NEXT).run().exits(200).complains_in_one_line();
+}
+
+#[test]
+fn a_fetch_gets_over_trouble_that_passes_and_never_serves_damage() {
+    let (bucket, site) = settled();
+    let content = site::segment(SEGMENT, 1, SYSTEM_IDENTIFIER);
+    for fault in [Fault::Truncate, Fault::FlipByte, Fault::ResetAfterHeaders, Fault::status(503)] {
+        bucket.proxy.fault_times(Some("GET"), SEGMENT, 1, fault.clone());
+        site.fetch(SEGMENT).env("WALDEN_FETCH_RETRY_FOR", "30s").run().succeeds();
+        assert_eq!(site.fetched().as_ref(), Some(&content), "{fault:?}");
+    }
+    std::fs::remove_file(site.pgdata().join("pg_wal/RECOVERYXLOG")).unwrap();
+    bucket.corrupt(&key(SEGMENT));
+    site.fetch(SEGMENT).run().exits(200).complains_in_one_line();
+    assert_eq!(site.fetched(), None);
+}
+
+#[test]
+fn of_eight_pushers_of_two_contents_one_content_wins() {
+    let bucket = Bucket::start();
+    let sites = [site_on(&bucket), site_on(&bucket)];
+    let contents = [sites[0].segment(SEGMENT, 1), sites[1].segment(SEGMENT, 2)];
+    let patient = |walden: Walden| walden.env("WALDEN_PUSH_DEADLINE", "60s");
+    let running: Vec<_> =
+        (0..8).map(|number| patient(sites[number % 2].push(SEGMENT)).spawn()).collect();
+    let codes: Vec<_> = running.into_iter().map(|call| call.wait().code()).collect();
+
+    sites[0].fetch(SEGMENT).run().succeeds();
+    let won = contents.iter().position(|content| Some(content) == sites[0].fetched().as_ref());
+    let won = won.expect("one of the two contents, whole");
+    for (number, code) in codes.into_iter().enumerate() {
+        assert_eq!(code, Some(if number % 2 == won { 0 } else { 11 }), "pusher {number}");
+    }
+}
+
+#[test]
+fn a_push_killed_at_any_instant_is_completed_by_the_next() {
+    let bucket = Bucket::start();
+    let site = site_on(&bucket);
+    let mut random = fastrand::Rng::with_seed(11);
+    for number in 0..20 {
+        let name = format!("0000000100000000000001{number:02X}");
+        let content = site.segment(&name, number);
+        let mut running = site.push(&name).spawn();
+        std::thread::sleep(Duration::from_micros(random.u64(0..60_000)));
+        running.kill();
+        drop(running.wait());
+        site.push(&name).env("WALDEN_PUSH_DEADLINE", "60s").run().succeeds();
+        site.fetch(&name).run().succeeds();
+        assert_eq!(site.fetched(), Some(content), "{name}");
+    }
+}
+
+#[test]
+fn a_store_that_overwrites_is_found_out_once_and_then_asked_first() {
+    // The condition is a signed header: only a store that checks no signatures can be made to overlook it.
+    let moto = Moto::start();
+    moto.create_bucket("bucket");
+    moto.proxy.fault(Some("PUT"), "", Fault::IgnoreCondition);
+    let mut environment = Bucket::start().environment();
+    environment.retain(|(name, _)| name.starts_with("AWS_"));
+    environment.push(("WALDEN_S3_ENDPOINT", moto.proxy.endpoint()));
+    let site = Site::on("s3://bucket", environment);
+    let content = site.segment(SEGMENT, 1);
+    site.push(SEGMENT).run().succeeds().stderr_has("overwrites");
+    site.push(SEGMENT).run().succeeds().is_silent();
+    site.segment(SEGMENT, 2);
+    site.push(SEGMENT).run().exits(11).complains_in_one_line();
+    site.fetch(SEGMENT).run().succeeds();
+    assert_eq!(site.fetched(), Some(content));
+}

@@ -1,0 +1,44 @@
+//! Directories of a test: short of name, owned by the user PostgreSQL runs as, gone when dropped.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use walden::host::privileges;
+
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    /// Under the temporary directory, or under /tmp where that one is too deep for a socket or
+    /// closed to others.
+    pub fn new() -> Scratch {
+        let preferred = std::env::temp_dir();
+        let fits = preferred.as_os_str().len() <= 40 && privileges::everybody_can_read(&preferred);
+        let parent = if fits { preferred } else { PathBuf::from("/tmp") };
+        let directory = tempfile::Builder::new()
+            .prefix("walden-test-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir_in(parent)
+            .expect("make a temporary directory");
+        let user = privileges::server_user().expect("find the server's user");
+        privileges::give(directory.path(), user.as_ref()).expect("give the directory away");
+        Scratch(directory)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A new directory in it, of the same owner.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let directory = self.0.path().join(name);
+        fs::create_dir_all(&directory).expect("make a directory");
+        let user = privileges::server_user().expect("find the server's user");
+        privileges::give(&directory, user.as_ref()).expect("give the directory away");
+        directory
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}

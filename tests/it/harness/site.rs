@@ -1,0 +1,152 @@
+//! A data directory without a server: a pg_control, a pg_wal, and WAL made by hand. Quick, for what PostgreSQL itself
+//! is not needed for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use walden::postgres::{SegmentName, WalFileName};
+
+use super::{Scratch, Walden};
+
+pub const SEGMENT_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = 8192;
+pub const SYSTEM_IDENTIFIER: u64 = 7_710_620_488_620_347_611;
+
+pub struct Site {
+    scratch: Scratch,
+    repository: String,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Site {
+    /// With a directory for its repository.
+    pub fn new() -> Site {
+        let scratch = Scratch::new();
+        let repository = scratch.directory("repository");
+        Site::lay_out(scratch, format!("file://{}", repository.display()), Vec::new())
+    }
+
+    /// With a repository elsewhere; `environment` holds what reaching it takes.
+    pub fn on(repository: &str, environment: Vec<(&'static str, String)>) -> Site {
+        Site::lay_out(Scratch::new(), repository.to_owned(), environment)
+    }
+
+    fn lay_out(
+        scratch: Scratch,
+        repository: String,
+        environment: Vec<(&'static str, String)>,
+    ) -> Site {
+        for directory in ["data", "data/global", "data/pg_wal", "state"] {
+            scratch.directory(directory);
+        }
+        let site = Site { scratch, repository, environment };
+        site.become_cluster(SYSTEM_IDENTIFIER);
+        site
+    }
+
+    /// Another cluster's data directory from here on.
+    pub fn become_cluster(&self, system_identifier: u64) {
+        let path = self.pgdata().join("global/pg_control");
+        fs::write(path, control_file(system_identifier)).expect("write pg_control");
+    }
+
+    /// Puts `standby.signal` beside.
+    pub fn become_standby(&self) {
+        fs::write(self.pgdata().join("standby.signal"), "").expect("write standby.signal");
+    }
+
+    /// A segment in pg_wal; `seed` makes its content.
+    pub fn segment(&self, name: &str, seed: u8) -> Vec<u8> {
+        let bytes = segment(name, seed, SYSTEM_IDENTIFIER);
+        self.file(name, &bytes);
+        bytes
+    }
+
+    /// Any file in pg_wal.
+    pub fn file(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.pgdata().join("pg_wal").join(name), bytes).expect("write into pg_wal");
+    }
+
+    pub fn push(&self, name: &str) -> Walden {
+        self.walden().arg("push").arg(format!("pg_wal/{name}"))
+    }
+
+    pub fn fetch(&self, name: &str) -> Walden {
+        self.walden().arg("fetch").arg(name).arg("pg_wal/RECOVERYXLOG")
+    }
+
+    /// What the last fetch put there.
+    pub fn fetched(&self) -> Option<Vec<u8>> {
+        fs::read(self.pgdata().join("pg_wal/RECOVERYXLOG")).ok()
+    }
+
+    pub fn walden(&self) -> Walden {
+        let walden = Walden::new().as_server_user().current_dir(self.pgdata());
+        let walden = walden.env("WALDEN_STATE_DIR", self.scratch.join("state"));
+        let walden = walden.repository(&self.repository).cluster("main");
+        self.environment.iter().fold(walden, |walden, (name, value)| walden.env(name, value))
+    }
+
+    pub fn pgdata(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    pub fn repository_directory(&self) -> PathBuf {
+        PathBuf::from(self.repository.strip_prefix("file://").expect("a directory repository"))
+    }
+
+    /// The object of a WAL file, where the repository is a directory.
+    pub fn object(&self, name: &str) -> PathBuf {
+        let place = match WalFileName::parse(name).expect("the name of a WAL file") {
+            WalFileName::Segment(_) => format!("wal/{}/{}/{name}.zst", &name[..8], &name[..16]),
+            WalFileName::History(_) => format!("history/{name}.zst"),
+            _ => format!("wal/{}/{name}.zst", &name[..8]),
+        };
+        self.repository_directory().join(format!("main/{SYSTEM_IDENTIFIER}/{place}"))
+    }
+}
+
+/// A segment whose pages have right headers and, from `seed`, bytes that hardly compress.
+pub fn segment(name: &str, seed: u8, system_identifier: u64) -> Vec<u8> {
+    let name = SegmentName::parse(&name[..24]).expect("the name of a segment");
+    let mut random = fastrand::Rng::with_seed(u64::from(seed));
+    let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(SEGMENT_BYTES).collect();
+    for (number, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+        let address = name.start(SEGMENT_BYTES as u32).0 + (number * PAGE_BYTES) as u64;
+        page[..2].copy_from_slice(&0xD116u16.to_le_bytes());
+        page[2..4].copy_from_slice(&(if number == 0 { 2u16 } else { 0 }).to_le_bytes());
+        page[4..8].copy_from_slice(&name.timeline.get().to_le_bytes());
+        page[8..16].copy_from_slice(&address.to_le_bytes());
+        page[16..24].fill(0);
+    }
+    bytes[24..32].copy_from_slice(&system_identifier.to_le_bytes());
+    bytes[32..36].copy_from_slice(&(SEGMENT_BYTES as u32).to_le_bytes());
+    bytes[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
+    bytes
+}
+
+/// A `global/pg_control` as 17 writes it, as far as walden reads it.
+fn control_file(system_identifier: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 8192];
+    bytes[..8].copy_from_slice(&system_identifier.to_le_bytes());
+    bytes[8..12].copy_from_slice(&1700u32.to_le_bytes());
+    bytes[228..232].copy_from_slice(&(SEGMENT_BYTES as u32).to_le_bytes());
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[..288]) as u32;
+    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Every file below a directory, temporary ones included, sorted.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}

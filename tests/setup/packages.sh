@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs the system packages that are missing for a purpose:
+#
+#   tests/setup/packages.sh build   a C compiler, for zstd and ring
+#   tests/setup/packages.sh demo    that, and what downloads and unpacks PostgreSQL
+#   tests/setup/packages.sh test    that, and what the tests read their results with
+#
+# Only where something is missing is apt-get asked, as root or by sudo. The Debian package of PostgreSQL is wanted
+# for pg_waldump; it is told to make no cluster and to start nothing.
+set -euo pipefail
+
+missing=()
+
+need() {
+    local program="$1"
+    shift
+    command -v "$program" >/dev/null || missing+=("$@")
+}
+
+needs_of_build() {
+    need cc gcc libc6-dev
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] \
+        || [ -e /etc/ssl/cert.pem ] || missing+=(ca-certificates)
+}
+
+needs_of_demo() {
+    needs_of_build
+    need curl curl
+    need tar tar
+    need gzip gzip
+    need flock util-linux
+}
+
+needs_of_test() {
+    needs_of_demo
+    need zstd zstd
+    need python3 python3
+    # Debian cuts what makes a virtual environment out of python3.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    if ! ls /usr/lib/postgresql/*/bin/pg_waldump /usr/pgsql-*/bin/pg_waldump >/dev/null 2>&1; then
+        missing+=(postgresql)
+    fi
+}
+
+make_no_cluster() {
+    local settings=/etc/postgresql-common/createcluster.d
+    [ -e /usr/share/postgresql-common ] && return
+    as_root mkdir -p "$settings"
+    echo "create_main_cluster = false" | as_root tee "$settings/walden-tests.conf" >/dev/null
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+case "${1:-}" in
+    build) needs_of_build ;;
+    demo) needs_of_demo ;;
+    test) needs_of_test ;;
+    *) echo "packages.sh: for build, demo or test?" >&2; exit 2 ;;
+esac
+
+[ ${#missing[@]} -gt 0 ] || exit 0
+echo "missing on this machine: ${missing[*]}"
+if ! command -v apt-get >/dev/null; then
+    echo "packages.sh: there is no apt-get here; install what these Debian packages have: ${missing[*]}" >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+    echo "packages.sh: run this as root: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+case " ${missing[*]} " in *" postgresql "*) make_no_cluster ;; esac
+as_root apt-get update -q
+as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${missing[@]}"
