@@ -53,4 +53,4 @@ bench: ## how fast, beside cp, fsync and zstd
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)
 	@tests/setup/packages.sh test
 	@tests/setup/garage.sh >/dev/null
-	$(CARGO) test --locked --test it -- --ignored stores::
+	$(CARGO) test --locked --features test-stores --test it stores::

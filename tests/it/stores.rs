@@ -9,7 +9,6 @@ use crate::harness::Site;
 use crate::harness::garage::{self, Garage};
 
 #[test]
-#[ignore = "make test-stores builds Garage first"]
 fn garage_keeps_the_contract_but_for_races() {
     let garage = Garage::start();
     let count = Cell::new(0);
@@ -22,7 +21,6 @@ fn garage_keeps_the_contract_but_for_races() {
 }
 
 #[test]
-#[ignore = "make test-stores builds Garage first"]
 fn garage_archives_and_gives_back_and_nothing_is_overwritten() {
     let garage = Garage::start();
     let url = format!("s3://{}/walden", garage::BUCKET);
