@@ -76,14 +76,13 @@ impl Garage {
         }
     }
 
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let variables = [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("AWS_REGION", "us-east-1"),
-            ("WALDEN_S3_ENDPOINT", &self.endpoint),
-        ];
-        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("WALDEN_S3_ENDPOINT", self.endpoint.clone()),
+        ]
     }
 }
 
