@@ -30,6 +30,9 @@ mod story;
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
 
+/// `restore`: what it refuses, what it writes, where recovery ends.
+mod restore;
+
 /// The story a newcomer sees.
 mod demo;
 
