@@ -9,9 +9,9 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::target::reading;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
-use crate::commands::{App, Retries};
 use crate::commands::restore::wait::{self, Ended, Outcome};
 use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
+use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
 

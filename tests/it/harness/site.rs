@@ -31,7 +31,11 @@ impl Site {
         Site::lay_out(Scratch::new(), repository.to_owned(), environment)
     }
 
-    fn lay_out(scratch: Scratch, repository: String, environment: Vec<(&'static str, String)>) -> Site {
+    fn lay_out(
+        scratch: Scratch,
+        repository: String,
+        environment: Vec<(&'static str, String)>,
+    ) -> Site {
         for directory in ["data", "data/global", "data/pg_wal", "state"] {
             scratch.directory(directory);
         }
