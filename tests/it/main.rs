@@ -27,6 +27,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// `backup` from real servers, whole or not at all.
+mod backup;
+
 /// The whole story, on every version.
 mod story;
 

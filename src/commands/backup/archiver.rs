@@ -86,6 +86,9 @@ fn ask(options: &ConnectionOptions) -> Result<Option<ArchiverStatus>> {
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM pg_stat_archiver";
     let options = options.clone().connect_timeout(PATIENCE).read_timeout(Some(PATIENCE));
     let mut connection = Connection::connect(&options.sql())?;
+    // Before the question, so that the server's clock is rather thought too far ahead than too little: a backup that
+    // seems to end too early would be chosen for targets it cannot reach.
+    let asked_at = clock::now();
     let rows = connection.query(SQL)?;
     let Some([last_archived, last_failed, failures, is_failing, now]) =
         rows.into_iter().next().and_then(|row| <[_; 5]>::try_from(row).ok())
@@ -98,7 +101,7 @@ fn ask(options: &ConnectionOptions) -> Result<Option<ArchiverStatus>> {
         last_failed,
         failures: failures.unwrap_or_default(),
         is_failing: is_failing.as_deref() == Some("t"),
-        clock_ahead: now.map(|now| now.duration_since(clock::now())).unwrap_or_default(),
+        clock_ahead: now.map(|now| now.duration_since(asked_at)).unwrap_or_default(),
     }))
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
-use crate::postgres::{SegmentName, WalFileName};
+use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::{Home, Manifest};
 
 const POLL_FIRST: Duration = Duration::from_millis(200);
@@ -62,6 +62,16 @@ pub fn wait_for_wal(
             waited += pause;
             pause = (pause * 3 / 2).min(POLL_MAX);
         }
+    }
+    Ok(())
+}
+
+/// A restore onto another timeline than this one will ask for the history file. One that was never archived here, since
+/// this archive began later, hinders nothing else: a warning.
+pub fn look_for_history(home: &Home, timeline: TimelineId) -> Result<()> {
+    let history = WalFileName::History(timeline);
+    if timeline.get() > 1 && !home.has_wal(&history)? {
+        tracing::warn!("{history} is not at {}: archive it by hand from pg_wal", home.url());
     }
     Ok(())
 }

@@ -103,7 +103,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     }
     let ahead = check_archiving(&mut connection, &source, request)?;
 
-    let began = clock::now();
+    let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
     let origin = Origin {
         host: host::name(),
@@ -121,13 +121,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     };
     let copied = stream(&mut connection, &source, &target, request, progress)?;
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
-    // Targets are times of the server's clock.
-    let ended = clock::now() + ahead;
+    let ended = server_time(ahead);
     drop(connection);
 
     let manifest = manifest(&source, &target, copied, (began, ended))?;
     let options = &request.connection;
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
+    finish::look_for_history(&home, manifest.timeline)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report(repository, &manifest, clock.elapsed()))
@@ -195,6 +195,13 @@ fn check_archiving(
     archiver::check_settings(connection)?;
     status.map_or(Ok(()), |status| status.check())?;
     Ok(ahead)
+}
+
+/// Commits carry times of the server's clock, and so do targets.
+fn server_time(ahead: jiff::SignedDuration) -> jiff::Timestamp {
+    let now = clock::now();
+    let time = now.checked_add(ahead).unwrap_or(now);
+    time.round(jiff::Unit::Millisecond).unwrap_or(time)
 }
 
 fn jobs(request: &Request) -> usize {

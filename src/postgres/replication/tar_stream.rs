@@ -130,6 +130,9 @@ impl TarMerger {
         self.end_archive()?;
         self.tablespace = None;
         let mut header = plain_header(path, 0o600, content.len() as u64)?;
+        let modified = self.entries.last().map_or(0, |entry| entry.modified);
+        header.set_mtime(modified.unsigned_abs());
+        header.set_cksum();
         self.emit_header(&mut header, path, out)?;
         self.write(content, out)?;
         if let State::Content { padding, .. } = self.state {
@@ -403,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_path_that_climbs_out_is_refused() {
-        let mut bytes = archive(&[("aa/../b", b"")]);
+        let mut bytes = archive(&[("aa/bb/b", b"")]);
         let mut header = tar::Header::new_ustar();
         header.as_mut_bytes().copy_from_slice(&bytes[..512]);
         header.as_old_mut().name[..7].copy_from_slice(b"../../b");
