@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,14 +10,18 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::target::reading;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
+use crate::cli::exit;
 use crate::commands::restore::wait::{self, Ended, Outcome};
 use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::termination;
 use crate::postgres::SystemIdentifier;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_MAX: usize = 8;
+/// A restore that failed begins anew: a store that is away for a moment is waited for.
+const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Places a backup and writes the recovery settings for a target.
 ///
@@ -84,8 +89,8 @@ pub struct Restore {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
-/// A person waits, and a restore that failed begins anew: a store that is away for a moment is waited for.
-const RETRY_FOR: std::time::Duration = std::time::Duration::from_secs(120);
+const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control is unfinished: \
+                            remove it. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]
@@ -128,6 +133,7 @@ impl Restore {
         }
         let mut outcome = None;
         if !dry_run {
+            termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
             place(&prepared, output.quiet || output.json)?;
             if let Some(installation) = installation {
                 let spinner = spinner(output.quiet || output.json);

@@ -68,6 +68,14 @@ impl Home {
         Ok(Claim::Overwritten)
     }
 
+    /// Whether anything was ever archived here. False proves nothing.
+    pub fn is_claimed(&self) -> Result<bool> {
+        match self.storage.head(&self.proof_key()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            there => there.and_then(|_| self.prove()).map(|()| true),
+        }
+    }
+
     /// Shows that this is the place: the store has a `cluster.json` of this very cluster. Without it, that an object
     /// is missing proves nothing: the mount may be empty, the prefix wrong, the bucket another.
     pub fn prove(&self) -> Result<()> {

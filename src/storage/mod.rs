@@ -67,20 +67,6 @@ pub fn open(
     Ok(Arc::new(observe::Observe::new(Arc::new(retry), options.tally.clone())))
 }
 
-/// Whether the store refuses to overwrite: puts an object at `key` twice, and leaves it there, for who may put may not
-/// always delete. Ask a store opened with `ConditionalPut::Yes` or `Auto`; where the answer is no, use
-/// `ConditionalPut::No` from then on.
-pub fn probe_conditional_put(storage: &dyn Storage, key: &Key) -> Result<bool> {
-    for content in ["probe", "probe again"] {
-        match storage.put_new(key, &Body::new(content)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
 /// The name of an object: relative, `/`-separated, without empty, `.` or `..` parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);

@@ -15,8 +15,11 @@ mod house;
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
-/// Every store keeps the contract, and every fault of S3 has its kind.
+/// Every store keeps the contract, whoever made it and however it is reached.
 mod storage;
+
+/// Every fault of S3 has its kind, and none passes for an answer.
+mod s3_faults;
 
 /// `push` and `fetch` on a directory.
 mod archive;
@@ -33,5 +36,12 @@ mod story;
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
 
+/// `restore`: what it refuses, what it writes, where recovery ends.
+mod restore;
+
 /// The story a newcomer sees.
 mod demo;
+
+/// Stores that take long to build.
+#[cfg(feature = "test-stores")]
+mod stores;

@@ -153,7 +153,8 @@ impl Watch<'_> {
         let deadline = Deadline::after(self.patience);
         let candidates = self.candidates();
         while !halt.is_on() && !is_over() {
-            for name in &candidates {
+            let is_claimed = self.home.is_claimed()?;
+            for name in candidates.iter().filter(|_| is_claimed) {
                 if self.home.has_wal(&WalFileName::Segment(*name))? {
                     tracing::info!("archiving works: {name} is in the repository");
                     return Ok(());
@@ -187,6 +188,7 @@ impl Watch<'_> {
         let last = status.as_ref().and_then(|status| status.last_archived.as_deref());
         if let Some(name) = last.and_then(|name| WalFileName::parse(name).ok())
             && !status.as_ref().is_some_and(|status| status.is_failing)
+            && self.home.is_claimed()?
             && self.home.has_wal(&name)?
         {
             tracing::warn!("archiving works, but is behind: the last file archived is {name}");

@@ -97,7 +97,10 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    home.prove().context(|| "look for this cluster's WAL archive")?;
+    // A server that was just told to archive has archived nothing yet: then the watch below decides.
+    if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
+        home.prove().context(|| "look for this cluster's WAL archive")?;
+    }
     let ahead = check_archiving(&mut connection, &source, request)?;
 
     let began = server_time(ahead);

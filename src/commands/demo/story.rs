@@ -109,6 +109,7 @@ impl Play<'_, '_> {
         self.sql(LIVE_PORT, CREATE)?;
         self.order(1, ORDERS_BEFORE)?;
         self.line(&format!("{ORDERS_BEFORE} orders are in it"));
+        self.archive()?;
         Ok(server)
     }
 
@@ -136,11 +137,16 @@ impl Play<'_, '_> {
             Ok(_) => return Err(wrong("the table is still there")),
             Err(error) => self.line(&error.to_string()),
         }
+        self.archive()
+    }
+
+    /// Ends the current segment and waits until walden has it.
+    fn archive(&mut self) -> Result<()> {
         self.sql(LIVE_PORT, "SELECT pg_switch_wal()")?;
         let stage = &self.stage;
         stage.wait_until("archiving", || is_archived(stage))?;
-        let counted = "SELECT archived_count || ' WAL files archived, ' || failed_count || ' failures' \
-                       FROM pg_stat_archiver";
+        let counted = "SELECT 'WAL files archived so far: ' || archived_count \
+                       || ', failures: ' || failed_count FROM pg_stat_archiver";
         let counted = self.value(LIVE_PORT, counted)?;
         self.line(&counted);
         Ok(())

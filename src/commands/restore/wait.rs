@@ -15,6 +15,7 @@ use crate::catalog::Target;
 use crate::commands::restore::{Prepared, host_failed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges;
+use crate::postgres::connection::{Connection, ConnectionOptions};
 use crate::postgres::installation::Installation;
 use crate::postgres::recovery_log::RecoveryLog;
 use crate::postgres::server::{Launch, Server, State};
@@ -201,16 +202,25 @@ fn outcome(prepared: &Prepared, ended: Ended, log: &RecoveryLog, server: &Server
     }
 }
 
-/// Where replay stands, by `psql` as the server's user, since peer authentication wants that one.
-/// It is a detail: where nobody may log in so, it is left out.
+/// Where replay stands: a detail, left out where nobody may log in.
 fn ask(server: &Server) -> Option<(Option<Lsn>, Option<Timestamp>)> {
     let launch = server.launch();
+    let text = ask_as_ourselves(launch).or_else(|| ask_by_psql(launch))?;
+    let mut words = text.split_whitespace();
+    Some((words.next().and_then(|lsn| lsn.parse().ok()), words.next().and_then(|t| t.parse().ok())))
+}
+
+fn ask_as_ourselves(launch: &Launch) -> Option<String> {
+    let user = std::env::var("PGUSER").unwrap_or_else(|_| "postgres".to_owned());
+    let options = ConnectionOptions::local(&launch.socket_directory, launch.port, &user);
+    Connection::connect(&options).ok()?.value(WHERE_REPLAY_STANDS).ok()?
+}
+
+/// Peer authentication, the default of packages, wants the server's own user, which root is not.
+fn ask_by_psql(launch: &Launch) -> Option<String> {
     let mut psql = Command::new(launch.installation.program("psql"));
-    psql.args(["-X", "-A", "-t", "-w", "-d", "postgres", "-F", " ", "-c", WHERE_REPLAY_STANDS]);
+    psql.args(["-X", "-A", "-t", "-w", "-d", "postgres", "-c", WHERE_REPLAY_STANDS]);
     psql.arg("-h").arg(&launch.socket_directory).args(["-p", &launch.port.to_string()]);
-    if std::env::var_os("PGUSER").is_none() {
-        psql.args(["-U", "postgres"]);
-    }
     let asked = privileges::run_as(&mut psql, launch.user.as_ref())
         .current_dir("/")
         .env("PGCONNECT_TIMEOUT", "5")
@@ -219,10 +229,8 @@ fn ask(server: &Server) -> Option<(Option<Lsn>, Option<Timestamp>)> {
         .output()
         .ok()
         .filter(|output| output.status.success())?;
-    let text = String::from_utf8(asked.stdout).ok()?;
-    let mut words = text.split_whitespace();
-    Some((words.next().and_then(|lsn| lsn.parse().ok()), words.next().and_then(|t| t.parse().ok())))
+    String::from_utf8(asked.stdout).ok()
 }
 
-const WHERE_REPLAY_STANDS: &str = "select pg_last_wal_replay_lsn(), to_char( \
-    pg_last_xact_replay_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+const WHERE_REPLAY_STANDS: &str = "select concat_ws(' ', pg_last_wal_replay_lsn(), to_char( \
+    pg_last_xact_replay_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'))";

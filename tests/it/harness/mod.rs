@@ -7,6 +7,10 @@ pub mod bucket;
 pub mod cluster;
 /// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
 pub mod moto;
+/// A third make, which ignores conditions; slow to build.
+/// A third make, built on demand, that ignores conditional requests.
+#[cfg(feature = "test-stores")]
+pub mod garage;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;

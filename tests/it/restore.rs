@@ -1,0 +1,280 @@
+//! `restore` on real PostgreSQL: what is refused, what is written, where recovery ends.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use walden::host::privileges;
+use walden::postgres::MajorVersion;
+
+use crate::harness::{self, ANY_MAJOR, Cluster, Output, Scratch, Walden};
+
+/// A cluster that was backed up and went on: rows 1 to 3 each with its time, all archived.
+struct Past {
+    source: Cluster,
+    /// After row n was committed, and before the next.
+    after: Vec<String>,
+    _repository: Scratch,
+}
+
+impl Past {
+    fn of(major: MajorVersion, tablespace: bool) -> Past {
+        let repository = Scratch::new();
+        let url = format!("file://{}", repository.path().display());
+        let mut builder = Cluster::builder(major).archive_to(url, "main");
+        if tablespace {
+            builder = builder.tablespace("fast");
+        }
+        let source = builder.start();
+        source.sql("CREATE TABLE t (n int)");
+        if tablespace {
+            source.sql("CREATE TABLE f TABLESPACE fast AS SELECT 42 AS n");
+        }
+        source.walden().arg("backup").run().succeeds();
+        let mut after = Vec::new();
+        for n in 1..=3 {
+            source.sql(&format!("INSERT INTO t VALUES ({n})"));
+            after.push(now(&source));
+        }
+        source.archive_everything();
+        Past { source, after, _repository: repository }
+    }
+
+    fn restore(&self, directory: &Path) -> Walden {
+        self.source.walden().arg("restore").arg(directory)
+    }
+}
+
+/// One past for the tests that only read it.
+fn past() -> &'static Past {
+    static PAST: OnceLock<Past> = OnceLock::new();
+    PAST.get_or_init(|| Past::of(ANY_MAJOR, false))
+}
+
+fn now(cluster: &Cluster) -> String {
+    cluster.value("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
+}
+
+fn bin(major: MajorVersion) -> PathBuf {
+    harness::installation(major).bin
+}
+
+/// `--wait` leaves a server running; this ends it with the test.
+struct LeftRunning(u32);
+
+impl LeftRunning {
+    fn of(report: &serde_json::Value) -> LeftRunning {
+        let process = report["recovery"]["process_id"].as_u64().expect("a running server");
+        LeftRunning(u32::try_from(process).unwrap())
+    }
+}
+
+impl Drop for LeftRunning {
+    fn drop(&mut self) {
+        let process = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::QUIT);
+    }
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{output}"))
+}
+
+#[test]
+fn what_must_be_refused_is_refused_and_nothing_changes() {
+    let place = Scratch::new();
+    let new = place.join("new");
+    let restore = || past().restore(&new);
+    let refused = |walden: Walden, why: &str| walden.run().exits(4).stderr_has(why);
+    refused(restore(), "no recovery target");
+    let civil = past().after[0].trim_end_matches('Z').replace('T', " ");
+    let readings = refused(restore().args(["--target-time", &civil]), "has no time zone");
+    readings.stderr_has("In UTC: --target-time '").stderr_has("In this host's zone (");
+    let early = "2020-01-01T00:00:00Z";
+    refused(restore().args(["--target-time", early]), "earliest possible target");
+    refused(restore().args(["--target-time", "2999-01-01T00:00:00Z"]), "in the future");
+    refused(restore().args(["--target-lsn", "FF/0"]), "behind the last possible target");
+    refused(
+        restore().args(["--target-latest", "--target-timeline", "7"]),
+        "00000007.history is not in the repository",
+    );
+    let known = restore().args(["--target-latest", "--backup", "20200101T000000Z-0000"]);
+    refused(known, "no such backup");
+    restore().args(["--target-latest", "--target-immediate"]).run().exits(2);
+    assert!(!new.exists());
+
+    let running = past().source.pgdata();
+    let over = past().restore(running).arg("--target-latest");
+    refused(over, "a server runs in");
+    fs::write(place.directory("full").join("mine"), "x").unwrap();
+    refused(past().restore(&place.join("full")).arg("--target-latest"), "not empty: it holds mine");
+    refused(past().restore(&running.join("base/x")).arg("--target-latest"), "data directory");
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
+    let place = Scratch::new();
+    let new = place.join("new");
+    let time = &past().after[1];
+    let output = past().restore(&new).args(["--target-time", time, "--dry-run"]).run().succeeds();
+    let output = output.stdout_has("recovery_target_time = '").stdout_has("archive_mode = 'off'");
+    output.stdout_has("--adopt").stdout_has(", then pause").stdout_has("nothing was changed");
+    let output = past().restore(&new).args(["--target-latest", "--dry-run", "--json"]).run();
+    let plan = json(&output.succeeds());
+    assert_eq!((&plan["walden"], &plan["restored"]), (&1.into(), &false.into()));
+    assert_eq!(plan["target"]["kind"], "latest");
+    assert_eq!(plan["timeline"], 1);
+    assert!(!new.exists());
+}
+
+#[test]
+fn a_restored_directory_is_the_servers_alone() {
+    let place = Scratch::new();
+    let new = place.join("new");
+    past().restore(&new).arg("--target-latest").run().succeeds();
+    let owner = privileges::server_user().unwrap();
+    for file in ["", "base", "global/pg_control", "postgresql.auto.conf", "recovery.signal"] {
+        let metadata = fs::metadata(new.join(file)).unwrap();
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(metadata.permissions().mode() & 0o7777, expected, "{file:?}");
+        let ours = owner.as_ref().map_or(metadata.uid(), |user| user.uid);
+        assert_eq!(metadata.uid(), ours, "{file:?}");
+    }
+    assert!(!new.join("postmaster.pid").exists() && !new.join("standby.signal").exists());
+}
+
+#[test]
+fn waiting_says_where_recovery_ended() {
+    let place = Scratch::new();
+    let waited = |name: &str, words: &[&str]| {
+        let wait = past().restore(&place.join(name)).args(["--wait", "--json", "--pg-bin"]);
+        wait.arg(bin(ANY_MAJOR)).args(words).run()
+    };
+    let time = &past().after[1];
+    let paused = waited("paused", &["--target-time", time]).succeeds();
+    let _server = LeftRunning::of(&json(&paused));
+    let recovery = &json(&paused)["recovery"];
+    assert_eq!(recovery["ended"], "paused");
+    let stopped = recovery["stopped"].as_str().unwrap();
+    assert!(stopped.starts_with("recovery stopping before commit of transaction"), "{stopped}");
+    let last_commit = recovery["last_commit"].as_str().unwrap();
+    assert!(last_commit <= time.as_str() && last_commit > past().after[0].as_str(), "{recovery}");
+
+    let promoted = waited("promoted", &["--target-latest"]).succeeds();
+    let _server = LeftRunning::of(&json(&promoted));
+    let recovery = &json(&promoted)["recovery"];
+    assert_eq!((&recovery["ended"], &recovery["timeline"]), (&"promoted".into(), &2.into()));
+
+    let down = ["--target-time", time, "--target-action", "shutdown"];
+    let down = waited("down", &down).succeeds();
+    assert_eq!(json(&down)["recovery"]["ended"], "shut-down");
+    assert!(json(&down)["recovery"]["process_id"].is_null());
+
+    let short = waited("short", &["--target-name", "never made", "--target-action", "promote"]);
+    short
+        .exits(5)
+        .stderr_has("FATAL:  recovery ended before configured recovery target was reached");
+    assert!(!place.join("short/postmaster.pid").exists(), "no server is left behind");
+}
+
+#[test]
+fn tablespaces_come_back_elsewhere_and_never_by_themselves() {
+    let past = Past::of(ANY_MAJOR, true);
+    let old = past.source.tablespace("fast");
+    let place = Scratch::new();
+    let new = place.join("new");
+    let refused = past.restore(&new).arg("--target-latest").run().exits(4);
+    refused.stderr_has(&format!("--tablespace-map {}=NEW", old.display()));
+    let same = format!("{0}={0}", old.display());
+    let taken = past.restore(&new).args(["--target-latest", "--tablespace-map", &same]).run();
+    taken.exits(4).stderr_has("is not empty");
+    assert!(!new.exists());
+
+    let elsewhere = place.join("elsewhere");
+    let map = format!("{}={}", old.display(), elsewhere.display());
+    past.restore(&new).args(["--target-latest", "--tablespace-map", &map]).run().succeeds();
+    let mut recovered = Cluster::over(ANY_MAJOR, &new);
+    recovered.start_again();
+    recovered.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(recovered.value("SELECT n FROM f"), "42");
+    let location = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'";
+    assert_eq!(recovered.value(location), elsewhere.display().to_string());
+    assert_eq!(recovered.value("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "1 2 3");
+}
+
+#[test]
+fn a_standby_follows_the_archive() {
+    let past = Past::of(ANY_MAJOR, false);
+    let place = Scratch::new();
+    let new = place.join("new");
+    past.restore(&new).args(["--target-latest", "--standby"]).run().succeeds();
+    assert!(new.join("standby.signal").exists() && !new.join("recovery.signal").exists());
+    let mut standby = Cluster::over(ANY_MAJOR, &new);
+    standby.start_again();
+    past.source.sql("INSERT INTO t VALUES (4)");
+    past.source.archive_everything();
+    standby.wait_until("EXISTS (SELECT FROM t WHERE n = 4)");
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()"), "t");
+}
+
+#[test]
+fn an_adopted_restore_archives_its_new_timeline_and_can_be_restored_in_turn() {
+    let past = Past::of(ANY_MAJOR, false);
+    let place = Scratch::new();
+    let new = place.join("new");
+    let words = ["--target-time", &past.after[1], "--target-action", "promote", "--adopt"];
+    past.restore(&new).args(words).run().succeeds();
+    let mut adopted = Cluster::over(ANY_MAJOR, &new);
+    adopted.start_again();
+    adopted.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(adopted.value("SHOW archive_mode"), "on");
+    adopted.sql("INSERT INTO t VALUES (20)");
+    adopted.archive_everything();
+    adopted.stop();
+
+    // The newest timeline is followed, across the fork; the old one where it is asked for.
+    for (timeline, rows) in [("latest", "1 2 20"), ("2", "1 2 20"), ("1", "1 2 3")] {
+        let again = place.join(&format!("again-{timeline}"));
+        let words = ["--target-latest", "--target-timeline", timeline];
+        past.restore(&again).args(words).run().succeeds();
+        let mut recovered = Cluster::over(ANY_MAJOR, &again);
+        recovered.start_again();
+        recovered.wait_until("NOT pg_is_in_recovery()");
+        let found = recovered.value("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t");
+        assert_eq!(found, rows, "timeline {timeline}");
+    }
+}
+
+/// The settings of the source's own recovery, in either file, must not steer this one: of two
+/// targets PostgreSQL would take neither. The names of these differ by version.
+#[test]
+fn stale_recovery_settings_of_the_source_are_switched_off_on_every_version() {
+    for major in harness::every_major() {
+        let repository = Scratch::new();
+        let url = format!("file://{}", repository.path().display());
+        let source = Cluster::builder(major)
+            .archive_to(url, "main")
+            .setting("recovery_target_name", "'stale'")
+            .setting("recovery_target_action", "'shutdown'")
+            .setting("recovery_end_command", "'exit 255'")
+            .setting("primary_conninfo", "'host=nowhere'")
+            .start();
+        source.sql("ALTER SYSTEM SET restore_command = 'exit 255'");
+        source.sql("CREATE TABLE t (n int)");
+        source.walden().arg("backup").run().succeeds();
+        source.sql("INSERT INTO t VALUES (1)");
+        let time = now(&source);
+        source.sql("INSERT INTO t VALUES (2)");
+        source.archive_everything();
+
+        let place = Scratch::new();
+        let new = place.join("new");
+        let words = ["--target-time", &time, "--target-action", "promote"];
+        source.walden().arg("restore").arg(&new).args(words).run().succeeds();
+        let mut recovered = Cluster::over(major, &new);
+        recovered.start_again();
+        recovered.wait_until("NOT pg_is_in_recovery()");
+        assert_eq!(recovered.column("SELECT n FROM t"), ["1"], "PostgreSQL {major}");
+    }
+}
