@@ -1,4 +1,5 @@
-//! `backup` from real servers: what it stores is what the server sent, and what cannot be a backup never looks like one.
+//! `backup` from real servers: what it stores is what the server sent, and what cannot be a backup
+//! never looks like one.
 
 use std::fs;
 use std::io::Read as _;

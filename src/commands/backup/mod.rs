@@ -1,6 +1,7 @@
 //! Takes a base backup: begin, copy, end, wait for its WAL, publish; last of all the manifest.
 //!
-//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs that nobody reads.
+//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs
+//! that nobody reads.
 
 mod archiver;
 mod copy;
@@ -97,7 +98,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    // A server that was just told to archive has archived nothing yet: then the watch below decides.
+    // A server that was just told to archive has archived nothing yet: then the watch below
+    // decides.
     if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
@@ -264,7 +266,8 @@ fn stream(
     Ok(Copied { start, end, entries, packs })
 }
 
-/// From the server into the pipeline; at the end everything that came is held against the server's manifest.
+/// From the server into the pipeline; at the end everything that came is held against the server's
+/// manifest.
 fn feed(
     mut backup: BaseBackup<'_>,
     writer: &mut StreamWriter<'_>,

@@ -1,7 +1,7 @@
 //! The server's tar archives become one ordinary tar stream, in pieces, as they come.
 //!
-//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go; `backup_manifest` comes
-//! last. Each file's CRC-32C is taken on the way.
+//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go;
+//! `backup_manifest` comes last. Each file's CRC-32C is taken on the way.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -142,7 +142,8 @@ impl TarMerger {
         Ok(())
     }
 
-    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went through.
+    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went
+    /// through.
     pub fn finish(self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<Entry>> {
         self.end_archive()?;
         out(&[0; 2 * BLOCK_BYTES])?;
@@ -275,8 +276,8 @@ fn plain_header(path: &str, mode: u32, size: u64) -> Result<tar::Header> {
     Ok(header)
 }
 
-/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names are shorter than 100
-/// bytes, so with the tablespace before them they always fit.
+/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names
+/// are shorter than 100 bytes, so with the tablespace before them they always fit.
 fn set_path(header: &mut tar::Header, path: &str) -> Result<()> {
     header.set_path(path).map_err(|error| broken("a path is too long for tar").source(error))?;
     header.set_cksum();
