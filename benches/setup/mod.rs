@@ -1,5 +1,7 @@
 //! What the benches share: a real server to make WAL and data with, and a way to time whole processes.
 
+#![allow(dead_code, reason = "each bench uses a part of it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

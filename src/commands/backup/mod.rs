@@ -1,6 +1,7 @@
 //! Takes a base backup: begin, copy, end, wait for its WAL, publish; last of all the manifest.
 //!
-//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs that nobody reads.
+//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs
+//! that nobody reads.
 
 mod archiver;
 mod copy;
@@ -9,7 +10,6 @@ mod halt;
 mod progress;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    // A server that was just told to archive has archived nothing yet: then the watch below decides.
+    // A server that was just told to archive has archived nothing yet: then the watch below
+    // decides.
     if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
@@ -243,7 +244,6 @@ fn stream(
 
     // Closing the connection ends the server's part, and wakes who waits for its data.
     let halt = Halt::new(|| canceller.cancel());
-    let is_over = AtomicBool::new(false);
     let watch = request.archive_check.filter(|_| !source.is_standby).map(|patience| Watch {
         home: target.home,
         start: &start,
@@ -253,18 +253,20 @@ fn stream(
     });
     let copied = thread::scope(|scope| {
         if let Some(watch) = &watch {
-            scope.spawn(|| watch.run(&halt, &|| is_over.load(Ordering::SeqCst)));
+            scope.spawn(|| watch.run(&halt));
         }
         let identifier = source.system_identifier;
-        let copied = copy::run(target, &halt, |writer| feed(backup, writer, identifier, progress));
-        is_over.store(true, Ordering::SeqCst);
-        copied
+        copy::run(target, &halt, |writer| feed(backup, writer, identifier, progress))
     });
     let ((entries, end), packs) = copied?;
+    if let Some(error) = halt.error() {
+        return Err(error);
+    }
     Ok(Copied { start, end, entries, packs })
 }
 
-/// From the server into the pipeline; at the end everything that came is held against the server's manifest.
+/// From the server into the pipeline; at the end everything that came is held against the server's
+/// manifest.
 fn feed(
     mut backup: BaseBackup<'_>,
     writer: &mut StreamWriter<'_>,

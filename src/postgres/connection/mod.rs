@@ -120,7 +120,8 @@ impl Connection {
         self.wire.canceller()
     }
 
-    /// How long the server may be silent in the middle of an answer; `None`: as long as its machine answers.
+    /// How long the server may be silent in the middle of an answer; `None`: as long as its machine
+    /// answers.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.wire.set_timeout(timeout)
     }
@@ -139,7 +140,8 @@ impl Connection {
         self.wire.receive()
     }
 
-    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with PROGRESS).
+    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with
+    /// PROGRESS).
     pub(in crate::postgres) fn next_is_progress(&mut self) -> Result<bool> {
         self.pass_over_asides()?;
         self.wire.next_is_copy_data_of(b'p')

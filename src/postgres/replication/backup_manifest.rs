@@ -1,6 +1,7 @@
 //! The server's own `backup_manifest`: what it sent, file by file, with checksums.
 //!
-//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system identifier since 17.
+//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system
+//! identifier since 17.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -36,8 +37,8 @@ struct WrittenFile<'a> {
     checksum: Option<Cow<'a, str>>,
 }
 
-/// Checks the manifest against its own checksum, and what came through against the manifest: every file there, none
-/// besides, each of its size and CRC-32C. `Corrupt` where anything differs.
+/// Checks the manifest against its own checksum, and what came through against the manifest: every
+/// file there, none besides, each of its size and CRC-32C. `Corrupt` where anything differs.
 pub fn verify(
     manifest: &[u8],
     entries: &[Entry],
@@ -122,7 +123,8 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 
 fn wrong(what: String) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the server's backup manifest {what}")).hint(
-        "What the server read is not what arrived: a fault of memory, disk or network. Nothing was published; \
+        "What the server read is not what arrived: a fault of memory, disk or network. Nothing \
+         was published; \
          take the backup again, and look at the hardware if it comes back.",
     )
 }

@@ -1,7 +1,7 @@
 //! The server's tar archives become one ordinary tar stream, in pieces, as they come.
 //!
-//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go; `backup_manifest` comes
-//! last. Each file's CRC-32C is taken on the way.
+//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go;
+//! `backup_manifest` comes last. Each file's CRC-32C is taken on the way.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -41,15 +41,14 @@ pub struct TarMerger {
     position: u64,
     tablespace: Option<u32>,
     state: State,
+    /// A header on its way in, and how much of it has come.
+    header: [u8; BLOCK_BYTES],
+    filled: usize,
     digest: Digest,
 }
 
 enum State {
-    /// Collecting a header.
-    Header {
-        block: [u8; BLOCK_BYTES],
-        filled: usize,
-    },
+    Header,
     Content {
         remaining: u64,
         padding: u64,
@@ -58,17 +57,16 @@ enum State {
     Ended,
 }
 
-const FRESH: State = State::Header { block: [0; BLOCK_BYTES], filled: 0 };
-
 impl Default for TarMerger {
     fn default() -> Self {
-        let digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
         TarMerger {
             entries: Vec::new(),
             position: 0,
             tablespace: None,
             state: State::Ended,
-            digest,
+            header: [0; BLOCK_BYTES],
+            filled: 0,
+            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
         }
     }
 }
@@ -82,7 +80,7 @@ impl TarMerger {
     ) -> Result<()> {
         self.end_archive()?;
         self.tablespace = tablespace;
-        self.state = FRESH;
+        self.state = State::Header;
         match tablespace {
             // The archive holds what is in the directory, not the directory itself.
             Some(oid) => {
@@ -100,15 +98,15 @@ impl TarMerger {
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         while !bytes.is_empty() {
-            match &mut self.state {
-                State::Header { block, filled } => {
-                    let taken = bytes.len().min(BLOCK_BYTES - *filled);
-                    block[*filled..*filled + taken].copy_from_slice(&bytes[..taken]);
-                    *filled += taken;
+            match self.state {
+                State::Header => {
+                    let taken = bytes.len().min(BLOCK_BYTES - self.filled);
+                    self.header[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+                    self.filled += taken;
                     bytes = &bytes[taken..];
-                    if *filled == BLOCK_BYTES {
-                        let block = *block;
-                        self.take_header(block, out)?;
+                    if self.filled == BLOCK_BYTES {
+                        self.filled = 0;
+                        self.take_header(out)?;
                     }
                 }
                 State::Content { .. } => bytes = self.take_content(bytes, out)?,
@@ -141,7 +139,8 @@ impl TarMerger {
         Ok(())
     }
 
-    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went through.
+    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went
+    /// through.
     pub fn finish(self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<Entry>> {
         self.end_archive()?;
         out(&[0; 2 * BLOCK_BYTES])?;
@@ -155,22 +154,19 @@ impl TarMerger {
 
     fn end_archive(&self) -> Result<()> {
         match self.state {
-            State::Ended | State::Header { filled: 0, .. } => Ok(()),
+            State::Ended => Ok(()),
+            State::Header if self.filled == 0 => Ok(()),
             _ => Err(broken("it ends in the middle of a file")),
         }
     }
 
-    fn take_header(
-        &mut self,
-        block: [u8; BLOCK_BYTES],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        if block.iter().all(|byte| *byte == 0) {
+    fn take_header(&mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if self.header.iter().all(|byte| *byte == 0) {
             self.state = State::Ended;
             return Ok(());
         }
         let mut header = tar::Header::new_old();
-        *header.as_mut_bytes() = block;
+        *header.as_mut_bytes() = self.header;
         if !checksum_is_right(&header) {
             return Err(broken("a header does not match its checksum"));
         }
@@ -215,7 +211,8 @@ impl TarMerger {
         });
         self.digest.reset();
         let padding = size.next_multiple_of(BLOCK) - size;
-        self.state = if size == 0 { FRESH } else { State::Content { remaining: size, padding } };
+        self.state =
+            if size == 0 { State::Header } else { State::Content { remaining: size, padding } };
         Ok(())
     }
 
@@ -240,7 +237,7 @@ impl TarMerger {
             entry.crc32c = self.digest.finalize() as u32;
         }
         if is_over {
-            self.state = FRESH;
+            self.state = State::Header;
         }
         out(taken)?;
         Ok(rest)
@@ -274,8 +271,8 @@ fn plain_header(path: &str, mode: u32, size: u64) -> Result<tar::Header> {
     Ok(header)
 }
 
-/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names are shorter than 100
-/// bytes, so with the tablespace before them they always fit.
+/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names
+/// are shorter than 100 bytes, so with the tablespace before them they always fit.
 fn set_path(header: &mut tar::Header, path: &str) -> Result<()> {
     header.set_path(path).map_err(|error| broken("a path is too long for tar").source(error))?;
     header.set_cksum();

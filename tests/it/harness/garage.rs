@@ -77,13 +77,12 @@ impl Garage {
     }
 
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let variables = [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("AWS_REGION", "us-east-1"),
-            ("WALDEN_S3_ENDPOINT", &self.endpoint),
-        ];
-        variables.map(|(name, value)| (name, value.to_owned())).into()
+        vec![
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("WALDEN_S3_ENDPOINT", self.endpoint.clone()),
+        ]
     }
 }
 
