@@ -47,6 +47,7 @@ pub struct TarMerger {
     digest: Digest,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it, and it changes in place")]
 enum State {
     Header,
     Content {
