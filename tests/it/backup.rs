@@ -149,9 +149,9 @@ fn archiving_that_leads_elsewhere_ends_a_backup_in_its_first_minute() {
     slow.stderr_has("no WAL of this backup arrived at").stderr_has("archived well");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
-    // One that is quick enough to be copied in that time waits for its WAL in vain.
-    let quick = archiving.backup().args(["--wal-timeout", "2s"]).run().exits(4);
-    quick.stderr_has("WAL segment 0000000100000000").stderr_has("is not at");
+    // Without the check it waits for its WAL, in vain.
+    let blind = archiving.backup().args(["--no-archive-check", "--wal-timeout", "2s"]);
+    blind.run().exits(4).stderr_has("WAL segment 0000000100000000").stderr_has("is not at");
     assert_eq!(archiving.manifests(), Vec::<PathBuf>::new());
 }
 
@@ -233,12 +233,22 @@ fn a_standby_gives_a_backup_once_the_primary_has_archived_its_wal() {
 }
 
 #[test]
-fn another_clusters_repository_is_no_place_for_a_backup() {
+fn a_repository_to_which_nothing_is_archived_is_no_place_for_a_backup() {
     let archiving = Archiving::start(ANY_MAJOR);
     let other = Scratch::new();
-    let url = format!("file://{}", other.path().display());
-    archiving.backup().repository(url).run().exits(20).stderr_has("cluster.json");
+    let elsewhere = archiving.backup().repository(format!("file://{}", other.path().display()));
+    // The server has archived, and not to there: known before anything is copied.
+    elsewhere.clone().run().exits(20).stderr_has("cluster.json");
+    elsewhere.arg("--no-archive-check").run().exits(20).stderr_has("cluster.json");
     assert!(files_below(other.path()).is_empty());
+}
+
+#[test]
+fn a_server_that_was_just_told_to_archive_gets_its_first_backup() {
+    let repository = Scratch::new();
+    let url = format!("file://{}", repository.path().display());
+    let cluster = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    cluster.walden().arg("backup").run().succeeds();
 }
 
 /// A server that takes only TLS and a password from afar.

@@ -46,14 +46,15 @@ impl ArchiverStatus {
             (Some(file), true) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "archiving does not work: PostgreSQL could not archive {file}, {} failures \
-                     so far",
+                    "archiving does not work: PostgreSQL could not archive {file}, {} failures so \
+                     far",
                     self.failures
                 ),
             )
             .hint(
                 "The server's log has the line that archive_command wrote. A backup is worth \
-                 nothing without its WAL; --no-archive-check takes the risk.",
+                 nothing without its WAL; \
+                 --no-archive-check takes the risk.",
             )),
             _ => Ok(()),
         }
@@ -144,17 +145,18 @@ pub struct Watch<'w> {
 
 impl Watch<'_> {
     /// Stops the backup unless WAL arrives in time. The start of a backup switches to a new
-    /// segment, so at least the one before is on its way.
-    pub fn run(&self, halt: &Halt<'_>, is_over: &dyn Fn() -> bool) {
-        if let Err(error) = self.wait(halt, is_over) {
+    /// segment, so at least the one before is on its way. A copy that is done sooner than the watch
+    /// is no reason to end it.
+    pub fn run(&self, halt: &Halt<'_>) {
+        if let Err(error) = self.wait(halt) {
             halt.fail(error);
         }
     }
 
-    fn wait(&self, halt: &Halt<'_>, is_over: &dyn Fn() -> bool) -> Result<()> {
+    fn wait(&self, halt: &Halt<'_>) -> Result<()> {
         let deadline = Deadline::after(self.patience);
         let candidates = self.candidates();
-        while !halt.is_on() && !is_over() {
+        while !halt.is_on() {
             let is_claimed = self.home.is_claimed()?;
             for name in candidates.iter().filter(|_| is_claimed) {
                 if self.home.has_wal(&WalFileName::Segment(*name))? {
@@ -208,7 +210,8 @@ impl Watch<'_> {
         )
         .hint(
             "Does archive_command name this repository and cluster? The server's log and \
-             pg_stat_archiver say how it fares. --no-archive-check goes on without this check.",
+             pg_stat_archiver say how it \
+             fares. --no-archive-check goes on without this check.",
         ))
     }
 }

@@ -46,7 +46,7 @@ pub fn wait_for_wal(
     let mut waited = Duration::ZERO;
     let mut said = None;
     for segment in manifest.wal_needed() {
-        while !home.has_wal(&WalFileName::Segment(segment)).context(|| "look for its WAL")? {
+        while !is_there(home, segment).context(|| "look for its WAL")? {
             if deadline.has_passed() {
                 return Err(missing(home, manifest, segment, timeout, options));
             }
@@ -68,6 +68,14 @@ pub fn wait_for_wal(
     Ok(())
 }
 
+/// Before the very first push not even the place can be proven; that is no reason to stop waiting.
+fn is_there(home: &Home, segment: SegmentName) -> Result<bool> {
+    match home.has_wal(&WalFileName::Segment(segment)) {
+        Err(error) if error.kind() == ErrorKind::WrongPlace && !home.is_claimed()? => Ok(false),
+        outcome => outcome,
+    }
+}
+
 /// A restore onto another timeline than this one will ask for the history file. One that was never
 /// archived here, since this archive began later, hinders nothing else: a warning.
 pub fn look_for_history(home: &Home, timeline: TimelineId) -> Result<()> {
@@ -87,10 +95,12 @@ fn missing(
 ) -> Error {
     let hint = if manifest.from_standby {
         "Nobody switches segments at the end of a backup from a standby: run SELECT \
-         pg_switch_wal() on the primary, or set its archive_timeout; then take the backup again."
+         pg_switch_wal() on the primary, \
+         or set its archive_timeout; then take the backup again."
     } else {
         "The server's log says why archive_command is behind or failing; --wal-timeout waits \
-         longer. Nothing was published; take the backup again."
+         longer. Nothing was \
+         published; take the backup again."
     };
     let said = if manifest.from_standby {
         String::new()

@@ -10,7 +10,6 @@ mod halt;
 mod progress;
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,12 +97,19 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    // A server that was just told to archive has archived nothing yet: then the watch below
-    // decides.
-    if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
+    let status = ArchiverStatus::ask(&request.connection);
+    let is_new = status.as_ref().is_some_and(|status| status.last_archived.is_none());
+    let is_watched = !source.is_standby && request.archive_check.is_some();
+    // A server that was just told to archive has archived nothing yet: then the watch decides.
+    if !home.is_claimed()? && !(is_new && is_watched) {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
-    let ahead = check_archiving(&mut connection, &source, request)?;
+    let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
+    // A standby's WAL is archived by its primary.
+    if is_watched {
+        archiver::check_settings(&mut connection)?;
+        status.map_or(Ok(()), |status| status.check())?;
+    }
 
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
@@ -182,23 +188,6 @@ fn segment_size(text: &str) -> Result<u32> {
     })
 }
 
-/// How far the server's clock is ahead of ours, as a by-catch.
-fn check_archiving(
-    connection: &mut Connection,
-    source: &Source,
-    request: &Request,
-) -> Result<jiff::SignedDuration> {
-    let status = ArchiverStatus::ask(&request.connection);
-    let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
-    // A standby's WAL is archived by its primary.
-    if source.is_standby || request.archive_check.is_none() {
-        return Ok(ahead);
-    }
-    archiver::check_settings(connection)?;
-    status.map_or(Ok(()), |status| status.check())?;
-    Ok(ahead)
-}
-
 /// Commits carry times of the server's clock, and so do targets.
 fn server_time(ahead: jiff::SignedDuration) -> jiff::Timestamp {
     let now = clock::now();
@@ -245,7 +234,6 @@ fn stream(
 
     // Closing the connection ends the server's part, and wakes who waits for its data.
     let halt = Halt::new(|| canceller.cancel());
-    let is_over = AtomicBool::new(false);
     let watch = request.archive_check.filter(|_| !source.is_standby).map(|patience| Watch {
         home: target.home,
         start: &start,
@@ -255,14 +243,15 @@ fn stream(
     });
     let copied = thread::scope(|scope| {
         if let Some(watch) = &watch {
-            scope.spawn(|| watch.run(&halt, &|| is_over.load(Ordering::SeqCst)));
+            scope.spawn(|| watch.run(&halt));
         }
         let identifier = source.system_identifier;
-        let copied = copy::run(target, &halt, |writer| feed(backup, writer, identifier, progress));
-        is_over.store(true, Ordering::SeqCst);
-        copied
+        copy::run(target, &halt, |writer| feed(backup, writer, identifier, progress))
     });
     let ((entries, end), packs) = copied?;
+    if let Some(error) = halt.error() {
+        return Err(error);
+    }
     Ok(Copied { start, end, entries, packs })
 }
 

@@ -54,8 +54,8 @@ pub fn authenticate(wire: &mut Wire, credentials: &Credentials<'_>) -> Result<()
                     "the server asks for a way of authentication that walden does not know",
                 )
                 .hint(
-                    "Use scram-sha-256, cert or peer in pg_hba.conf; not gss, sspi or ldap \
-                       with tickets.",
+                    "Use scram-sha-256, cert or peer in pg_hba.conf; not gss, sspi or ldap with \
+                    tickets.",
                 ));
             }
         }

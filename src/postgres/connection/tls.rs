@@ -34,7 +34,8 @@ const SYSTEM_BUNDLES: [&str; 5] = [
 ];
 
 const LOOK: &str = "Look at PGSSLMODE, at PGSSLROOTCERT, at the names and dates of the server's \
-                    certificate (it needs subject alternative names), and at the server's log.";
+certificate (it needs \
+                    subject alternative names), and at the server's log.";
 
 /// Shakes hands on a socket on which the server has agreed to TLS. `host`: as the user named it.
 pub fn handshake(

@@ -124,7 +124,8 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 fn wrong(what: String) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the server's backup manifest {what}")).hint(
         "What the server read is not what arrived: a fault of memory, disk or network. Nothing \
-         was published; take the backup again, and look at the hardware if it comes back.",
+         was published; \
+         take the backup again, and look at the hardware if it comes back.",
     )
 }
 

@@ -212,8 +212,8 @@ fn damaged_pages(error: Error) -> Error {
     if error.cause::<ServerMessage>().is_some_and(|message| message.sqlstate == "XX001") {
         return error.with_kind(ErrorKind::Corrupt).hint(
             "The server found damaged pages in its own data files: its log and checksum_failures \
-             in pg_stat_database name them, pg_amcheck looks closer. No backup was made; keep \
-             the older ones.",
+             in pg_stat_database name them, pg_amcheck looks closer. No backup was made; keep the \
+             older ones.",
         );
     }
     error

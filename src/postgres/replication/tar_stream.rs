@@ -41,16 +41,15 @@ pub struct TarMerger {
     position: u64,
     tablespace: Option<u32>,
     state: State,
+    /// A header on its way in, and how much of it has come.
+    header: [u8; BLOCK_BYTES],
+    filled: usize,
     digest: Digest,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is one of it, and it changes in place")]
 enum State {
-    /// Collecting a header.
-    Header {
-        block: [u8; BLOCK_BYTES],
-        filled: usize,
-    },
+    Header,
     Content {
         remaining: u64,
         padding: u64,
@@ -59,17 +58,16 @@ enum State {
     Ended,
 }
 
-const FRESH: State = State::Header { block: [0; BLOCK_BYTES], filled: 0 };
-
 impl Default for TarMerger {
     fn default() -> Self {
-        let digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
         TarMerger {
             entries: Vec::new(),
             position: 0,
             tablespace: None,
             state: State::Ended,
-            digest,
+            header: [0; BLOCK_BYTES],
+            filled: 0,
+            digest: Digest::new(CrcAlgorithm::Crc32Iscsi),
         }
     }
 }
@@ -83,7 +81,7 @@ impl TarMerger {
     ) -> Result<()> {
         self.end_archive()?;
         self.tablespace = tablespace;
-        self.state = FRESH;
+        self.state = State::Header;
         match tablespace {
             // The archive holds what is in the directory, not the directory itself.
             Some(oid) => {
@@ -101,15 +99,15 @@ impl TarMerger {
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         while !bytes.is_empty() {
-            match &mut self.state {
-                State::Header { block, filled } => {
-                    let taken = bytes.len().min(BLOCK_BYTES - *filled);
-                    block[*filled..*filled + taken].copy_from_slice(&bytes[..taken]);
-                    *filled += taken;
+            match self.state {
+                State::Header => {
+                    let taken = bytes.len().min(BLOCK_BYTES - self.filled);
+                    self.header[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+                    self.filled += taken;
                     bytes = &bytes[taken..];
-                    if *filled == BLOCK_BYTES {
-                        let block = *block;
-                        self.take_header(block, out)?;
+                    if self.filled == BLOCK_BYTES {
+                        self.filled = 0;
+                        self.take_header(out)?;
                     }
                 }
                 State::Content { .. } => bytes = self.take_content(bytes, out)?,
@@ -157,22 +155,19 @@ impl TarMerger {
 
     fn end_archive(&self) -> Result<()> {
         match self.state {
-            State::Ended | State::Header { filled: 0, .. } => Ok(()),
+            State::Ended => Ok(()),
+            State::Header if self.filled == 0 => Ok(()),
             _ => Err(broken("it ends in the middle of a file")),
         }
     }
 
-    fn take_header(
-        &mut self,
-        block: [u8; BLOCK_BYTES],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        if block.iter().all(|byte| *byte == 0) {
+    fn take_header(&mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if self.header.iter().all(|byte| *byte == 0) {
             self.state = State::Ended;
             return Ok(());
         }
         let mut header = tar::Header::new_old();
-        *header.as_mut_bytes() = block;
+        *header.as_mut_bytes() = self.header;
         if !checksum_is_right(&header) {
             return Err(broken("a header does not match its checksum"));
         }
@@ -217,7 +212,8 @@ impl TarMerger {
         });
         self.digest.reset();
         let padding = size.next_multiple_of(BLOCK) - size;
-        self.state = if size == 0 { FRESH } else { State::Content { remaining: size, padding } };
+        self.state =
+            if size == 0 { State::Header } else { State::Content { remaining: size, padding } };
         Ok(())
     }
 
@@ -242,7 +238,7 @@ impl TarMerger {
             entry.crc32c = self.digest.finalize() as u32;
         }
         if is_over {
-            self.state = FRESH;
+            self.state = State::Header;
         }
         out(taken)?;
         Ok(rest)
