@@ -98,10 +98,10 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
     let status = ArchiverStatus::ask(&request.connection);
-    let is_new = status.as_ref().is_some_and(|status| status.last_archived.is_none());
     let is_watched = !source.is_standby && request.archive_check.is_some();
+    let has_archived = status.as_ref().is_none_or(|status| status.last_archived.is_some());
     // A server that was just told to archive has archived nothing yet: then the watch decides.
-    if !home.is_claimed()? && !(is_new && is_watched) {
+    if (has_archived || !is_watched) && !home.is_claimed()? {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
     let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
