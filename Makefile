@@ -23,7 +23,6 @@ demo: ## the whole story on this machine: archive, back up, an accident, recover
 test: ## unit and integration tests, with real PostgreSQL servers and S3 stores
 	@tests/setup/packages.sh test
 	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
-	@if [ -x tests/setup/moto.sh ]; then tests/setup/moto.sh; fi
 	$(CARGO) test --locked --no-fail-fast
 
 check: format lint tidy licences ## what needs no server: format, lint, house rules, licences
@@ -53,5 +52,5 @@ bench: ## how fast, beside cp, fsync and zstd
 
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)
 	@tests/setup/packages.sh test
-	@if [ -x tests/setup/garage.sh ]; then tests/setup/garage.sh; fi
-	WALDEN_TEST_STORES=all $(CARGO) test --locked --test it -- --ignored store
+	@tests/setup/garage.sh >/dev/null
+	$(CARGO) test --locked --features test-stores --test it stores::

@@ -10,7 +10,3 @@ CREATE ROLE walden_backup WITH LOGIN REPLICATION
 
 -- pg_stat_archiver and pg_current_wal_lsn() are open to all; connecting is, too, unless somebody took it away.
 GRANT CONNECT ON DATABASE postgres TO walden_backup;
-
--- To close a segment, so that a backup can tell at its beginning whether archiving works, on a quiet server too.
--- Functions belong to one database: this is about the database postgres.
-GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO walden_backup;

@@ -208,8 +208,8 @@ fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Times
         .hint(format!("Say which is meant: --target-time '{early}' or --target-time '{late}'.")))
 }
 
-const WAYS: &str = "Write the offset, as in 2026-11-21T10:15:30+02:00 or \
-                    2026-11-21T10:15:30Z, or a zone such as Europe/Berlin.";
+const WAYS: &str = "Write the offset, as in 2026-11-21T10:15:30+02:00 or 2026-11-21T10:15:30Z, \
+                    or a zone such as Europe/Berlin.";
 
 fn without_zone(text: &str, civil: DateTime, zones: &Zones<'_>) -> Error {
     let utc = format!("{civil}Z");

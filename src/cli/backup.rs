@@ -20,11 +20,13 @@ use crate::postgres::connection::ConnectionOptions;
 
 /// Takes a base backup.
 ///
-/// Over the replication protocol, from this machine or another: libpq's variables say where the server is and who we
-/// are (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSERVICE, PGSSLMODE ...). The role needs the attribute REPLICATION.
+/// Over the replication protocol, from this machine or another: libpq's variables say where the
+/// server is and who we are (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSERVICE, PGSSLMODE ...). The
+/// role needs the attribute REPLICATION.
 #[derive(Debug, clap::Args)]
 pub struct Backup {
-    /// Where PostgreSQL is, as for psql: "host=db1 user=walden" or a URI. Wins over libpq's variables.
+    /// Where PostgreSQL is, as for psql: "host=db1 user=walden" or a URI. Wins over libpq's
+    /// variables.
     #[arg(short, long, value_name = "CONNINFO")]
     dbname: Option<String>,
     /// The checkpoint to begin with: at once, or spread over the server's usual time.
@@ -42,14 +44,16 @@ pub struct Backup {
     /// How long to wait for the WAL that the backup needs: "10min", "1h".
     #[arg(long, value_name = "TIME", value_parser = span)]
     wal_timeout: Option<Duration>,
-    /// Begins even where archiving seems not to work. The backup is still published only with its WAL.
+    /// Begins even where archiving seems not to work. The backup is still published only with its
+    /// WAL.
     #[arg(long)]
     no_archive_check: bool,
 }
 
 impl Backup {
     pub fn run(self, app: &App) -> Result<()> {
-        // Nothing needs undoing: without a manifest there is no backup, and the server sees the connection close.
+        // Nothing needs undoing: without a manifest there is no backup, and the server sees the
+        // connection close.
         termination::exit_when_told(
             exit::code(ErrorKind::Interrupted),
             "walden: backup: told to stop; no backup was published",
@@ -91,7 +95,8 @@ fn span(text: &str) -> std::result::Result<Duration, String> {
     Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
 }
 
-/// Runs `work` while another thread shows how far it is: a bar on a terminal, else a line every half minute.
+/// Runs `work` while another thread shows how far it is: a bar on a terminal, else a line every
+/// half minute.
 fn shown<T>(progress: &Progress, output: Output, work: impl FnOnce() -> Result<T>) -> Result<T> {
     const BAR_PERIOD: Duration = Duration::from_millis(200);
     const LINE_PERIOD: Duration = Duration::from_secs(30);

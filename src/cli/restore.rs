@@ -89,9 +89,8 @@ pub struct Restore {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
-const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without \
-                            pg_control is unfinished: remove it. A server that was started goes \
-                            on)";
+const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control \
+                            is unfinished: remove it. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]

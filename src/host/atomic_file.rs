@@ -12,17 +12,19 @@ use rustix::fs::{CWD, RenameFlags};
 
 use steps::{Step, took};
 
-/// Kernels write dirty pages back after 30 seconds; a folder this old is on disk whoever made it.
-const FOLDER_SETTLED: Duration = Duration::from_secs(60 * 60);
+/// File systems write what is new back within 30 seconds or so; a folder this old is on disk,
+/// whoever made it.
+const FOLDER_SETTLED: Duration = Duration::from_secs(10 * 60);
 
 /// A temporary file of a process that lives no more: no request runs for a day.
 const TEMPORARY_PREFIX: &str = ".walden-";
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A file under a temporary name beside its destination, until it is published; dropped before that it is removed.
+/// A file under a temporary name beside its destination, until it is published; dropped before that
+/// it is removed.
 ///
-/// A process killed in between leaves the temporary file behind. It is in nobody's way: its name is never used
-/// again, and `is_temporary` tells it from what was published.
+/// A process killed in between leaves the temporary file behind. It is in nobody's way: its name is
+/// never used again, and `is_temporary` tells it from what was published.
 #[derive(Debug)]
 pub struct PendingFile {
     file: File,
@@ -59,9 +61,11 @@ impl PendingFile {
         self.file.write_all(bytes)
     }
 
-    /// Publishes under a name that must be free, else `AlreadyExists`: of many publishers exactly one succeeds.
+    /// Publishes under a name that must be free, else `AlreadyExists`: of many publishers exactly
+    /// one succeeds.
     ///
-    /// Durable on return, except the entries of the folders above: see `create_folders` and `sync_folders`.
+    /// Durable on return, except the entries of the folders above: see `create_folders` and
+    /// `sync_folders`.
     pub fn publish_new(mut self) -> io::Result<()> {
         self.sync_file()?;
         self.move_to_free_name()?;
@@ -69,7 +73,8 @@ impl PendingFile {
         sync_folder(folder_of(&self.destination))
     }
 
-    /// Publishes in the place of what may be there; readers see the old file or the new one, whole. Durable on return.
+    /// Publishes in the place of what may be there; readers see the old file or the new one, whole.
+    /// Durable on return.
     pub fn publish_replacing(mut self) -> io::Result<()> {
         self.sync_file()?;
         fs::rename(&self.temporary, &self.destination)?;
@@ -78,8 +83,8 @@ impl PendingFile {
         sync_folder(folder_of(&self.destination))
     }
 
-    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`, without the waits for
-    /// the disk.
+    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`,
+    /// without the waits for the disk.
     pub fn hand_over(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.destination)?;
         self.published = true;
@@ -92,8 +97,8 @@ impl PendingFile {
         Ok(())
     }
 
-    /// One atomic step where the file system has it. NFS has not (EINVAL): there a hard link is the one operation that
-    /// refuses a taken name atomically, on the server.
+    /// One atomic step where the file system has it. NFS has not (EINVAL): there a hard link is the
+    /// one operation that refuses a taken name atomically, on the server.
     fn move_to_free_name(&self) -> io::Result<()> {
         let flags = RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.destination, flags) {
@@ -143,7 +148,8 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMPORARY_PREFIX) && name.ends_with(".tmp")
 }
 
-/// Removes what processes that died a day ago or earlier left in `folder`; tells whether there was any.
+/// Removes what processes that died a day ago or earlier left in `folder`; tells whether there was
+/// any.
 pub fn sweep_stale(folder: &Path) -> io::Result<bool> {
     let mut swept = false;
     for entry in fs::read_dir(folder)? {
@@ -159,10 +165,12 @@ pub fn sweep_stale(folder: &Path) -> io::Result<bool> {
     Ok(swept)
 }
 
-/// Makes `folder` and what is missing between it and `root`, which must be there; durable on return.
+/// Makes `folder` and what is missing between it and `root`, which must be there; durable on
+/// return.
 ///
-/// A folder found there may be the work of a process that was killed, or is about to, before it synced the folder
-/// above; so young ones are synced again. That costs nothing once they are an hour old.
+/// A folder found there may be the work of a process that was killed, or is about to, before it
+/// synced the folder above; so young ones are synced again. That costs nothing once they are ten
+/// minutes old.
 pub fn create_folders(root: &Path, folder: &Path, mode: u32) -> io::Result<()> {
     let mut unsettled = Vec::new();
     for folder in chain(root, folder).collect::<Vec<_>>().into_iter().rev() {
@@ -192,7 +200,8 @@ pub fn sync_folders(root: &Path, folder: &Path) -> io::Result<()> {
 /// The entries of a folder, made durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
-        // Some network file systems cannot sync a folder and do not need it; PostgreSQL forgives them too.
+        // Some network file systems cannot sync a folder and do not need it; PostgreSQL forgives
+        // them too.
         Err(error) if matches!(error.raw_os_error(), Some(INVAL | BADF)) => {}
         synced => synced?,
     }
@@ -314,8 +323,8 @@ mod tests {
         assert!(!sweep_stale(root.path()).unwrap());
     }
 
-    /// The crash double: at every instant a power cut leaves no half file under the final name, and once publishing
-    /// has returned, the file and all folders above it survive.
+    /// The crash double: at every instant a power cut leaves no half file under the final name, and
+    /// once publishing has returned, the file and all folders above it survive.
     #[test]
     fn no_power_cut_leaves_half_a_file_or_takes_a_published_one_back() {
         let root = tempfile::tempdir().unwrap();
@@ -371,8 +380,8 @@ mod tests {
         STEPS.with_borrow_mut(|steps| steps.push((step, paths)));
     }
 
-    /// What POSIX promises of a disk, and no more: a name survives when its folder was synced since, a content when its
-    /// file was; anything not synced may survive or not, as it likes.
+    /// What POSIX promises of a disk, and no more: a name survives when its folder was synced
+    /// since, a content when its file was; anything not synced may survive or not, as it likes.
     struct Disk {
         root: PathBuf,
         /// Names in memory, each with the temporary name its content was written under.

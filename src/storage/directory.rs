@@ -12,12 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::{self, PendingFile};
 use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
 
-/// Narrowed by the umask. WAL holds what the tables hold: others have no business here, a group may.
+/// Narrowed by the umask. WAL holds what the tables hold: others have no business here, a group
+/// may.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
-/// The root is never made here: where it is missing, a disk is not mounted, and what filled the mount point instead
-/// would be gone the moment it is.
+/// The root is never made here: where it is missing, a disk is not mounted, and what filled the
+/// mount point instead would be gone the moment it is.
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
@@ -39,8 +40,9 @@ impl Directory {
         pending.publish_new()
     }
 
-    /// An object of that name may be so young that its maker has not synced the folders yet, or never will; who
-    /// compares it and finds it the same may say "archived" all the same, so it is made durable first.
+    /// An object of that name may be so young that its maker has not synced the folders yet, or
+    /// never will; who compares it and finds it the same may say "archived" all the same, so it is
+    /// made durable first.
     fn already_exists(&self, key: &Key, folder: &Path) -> Error {
         let synced = File::open(self.path(key)).and_then(|file| file.sync_all());
         match synced.and_then(|()| atomic_file::sync_folders(&self.root, folder)) {
@@ -93,8 +95,9 @@ impl Directory {
         Ok(listing)
     }
 
-    /// Object stores have no empty folders, so none is left here. What processes that died long ago left in it goes
-    /// with the folder's last object: the one place where stale temporary files are swept.
+    /// Object stores have no empty folders, so none is left here. What processes that died long ago
+    /// left in it goes with the folder's last object: the one place where stale temporary files are
+    /// swept.
     fn remove_empty_folders(&self, path: &Path) {
         let above = path.ancestors().skip(1).take_while(|&folder| folder != self.root);
         for folder in above {
@@ -172,7 +175,8 @@ impl Storage for Directory {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root);
         let mut written = self.write_new(&path, folder, body);
-        // Whoever deletes the last object of a folder removes the folder, maybe right under our feet.
+        // Whoever deletes the last object of a folder removes the folder, maybe right under our
+        // feet.
         for _ in 0..8 {
             match &written {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

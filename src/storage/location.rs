@@ -14,7 +14,8 @@ pub enum Location {
 }
 
 impl Location {
-    /// `file:///absolute/path`, `/absolute/path` or `s3://bucket/prefix`. A path is taken as it is, `%20` and all.
+    /// `file:///absolute/path`, `/absolute/path` or `s3://bucket/prefix`. A path is taken as it is,
+    /// `%20` and all.
     pub fn parse(url: &str) -> Result<Self> {
         if let Some(path) =
             url.strip_prefix("file://").or_else(|| url.starts_with('/').then_some(url))

@@ -77,7 +77,8 @@ impl Observe {
             }
             Err(error) => {
                 self.tally.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(verb = verb.name(), %key, ms, kind = ?error.kind(), %error, "failed");
+                let (verb, kind) = (verb.name(), error.kind());
+                tracing::debug!(verb, %key, ms, ?kind, %error, "failed");
             }
         }
         outcome

@@ -17,8 +17,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Bytes damaged on their way come whole the second time; those damaged in the store never do.
 const CORRUPT_ATTEMPTS_MAX: u32 = 3;
 
-/// A put repeated after its answer was lost may meet its own first success as `AlreadyExists`. That is told apart one
-/// layer up, where the content is compared: here it would cost a read, and above it is needed anyway.
+/// A put repeated after its answer was lost may meet its own first success as `AlreadyExists`. That
+/// is told apart one layer up, where the content is compared: here it would cost a read, and above
+/// it is needed anyway.
 pub struct Retry {
     inner: Arc<dyn Storage>,
     budget: Duration,
@@ -77,7 +78,8 @@ impl Retry {
                 return Err(told_how_often(error, attempts, spent));
             }
             let verb = verb.name();
-            tracing::debug!(verb, %key, attempts, wait_ms = wait.as_millis() as u64, %error, "again");
+            let wait_ms = wait.as_millis() as u64;
+            tracing::debug!(verb, %key, attempts, wait_ms, %error, "again");
             self.clock.sleep(wait);
         }
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::site::{self, files_below};
-use crate::harness::{self, Site};
+use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site};
 
 const SEGMENT: &str = "0000000100000000000000A1";
 const HISTORY: &[u8] = b"1\t0/A1000000\tno recovery target specified\n";
@@ -32,6 +32,25 @@ fn all_four_kinds_of_file_come_back_as_they_went() {
         assert_eq!(site.fetched().as_deref(), Some(content), "{name}");
         let plain = Command::new("zstd").arg("-dcq").arg(site.object(&name)).output().unwrap();
         assert_eq!(plain.stdout, content, "zstd -d reads {name}");
+    }
+}
+
+/// As PostgreSQL itself makes and names them; the other tests have segments of 1 MiB.
+#[test]
+fn segments_of_16_and_64_mib_come_back() {
+    for mebibytes in [16, 64] {
+        let scratch = Scratch::new();
+        let url = format!("file://{}", scratch.directory("repository").display());
+        let builder = Cluster::builder(ANY_MAJOR).segment_size_mib(mebibytes);
+        let cluster = builder.setting("wal_keep_size", "'1GB'").archive_to(url, "main").start();
+        cluster.sql("CREATE TABLE t AS SELECT md5(n::text) FROM generate_series(1, 100000) n");
+        let segment = cluster.write_wal(1).remove(0);
+        cluster.wait_archived();
+        let destination = scratch.directory("there").join(&segment);
+        cluster.walden().arg("fetch").arg(&segment).arg(&destination).run().succeeds();
+        let fetched = fs::read(&destination).unwrap();
+        assert_eq!(fetched.len(), (mebibytes as usize) << 20);
+        assert!(fetched == fs::read(cluster.pgdata().join("pg_wal").join(&segment)).unwrap());
     }
 }
 
@@ -170,7 +189,8 @@ fn beside_standby_signal_a_fetch_that_cannot_decide_lets_postgresql_ask_again() 
     let fetch = site.fetch(SEGMENT);
     fetch.clone().env(IMPATIENT.0, IMPATIENT.1).run().exits(3).complains_in_one_line();
 
-    // Told to become the primary, it does not wait for segments any more; for history files it does.
+    // Told to become the primary, it does not wait for segments any more; for history files it
+    // does.
     fs::write(site.pgdata().join("promote"), "").unwrap();
     fetch.env("WALDEN_FETCH_RETRY_FOR", "100s").timeout(Duration::from_secs(20)).run().exits(3);
     let mut history = site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();

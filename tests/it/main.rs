@@ -15,14 +15,20 @@ mod house;
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
-/// Every store keeps the contract, and every fault of S3 has its kind.
+/// Every store keeps the contract, whoever made it and however it is reached.
 mod storage;
+
+/// Every fault of S3 has its kind, and none passes for an answer.
+mod s3_faults;
 
 /// `push` and `fetch` on a directory.
 mod archive;
 
 /// `push` and `fetch` on S3.
 mod archive_s3;
+
+/// `backup` from real servers, whole or not at all.
+mod backup;
 
 /// The whole story, on every version.
 mod story;
@@ -35,3 +41,7 @@ mod restore;
 
 /// The story a newcomer sees.
 mod demo;
+
+/// Stores that take long to build.
+#[cfg(feature = "test-stores")]
+mod stores;

@@ -1,26 +1,42 @@
-//! What PostgreSQL makes of `fetch` in real recovery: trouble never ends in a promotion with rows missing, and after
-//! repair recovery goes on. Each case is a row of the table "restore_command result" of the PostgreSQL sources.
+//! What PostgreSQL makes of `fetch` in real recovery: trouble never ends in a promotion with rows
+//! missing, and after repair recovery goes on. Each case is a row of the table "restore_command
+//! result" of the PostgreSQL sources.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{ANY_MAJOR, Cluster, Scratch};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, ClusterBuilder, Fault, Scratch};
 
-/// A cluster whose copy of an earlier moment can be recovered over and over, each time with other trouble.
+/// A cluster whose copy of an earlier moment can be recovered over and over, each time with other
+/// trouble.
 struct Accident {
     primary: Cluster,
     base: Cluster,
     /// The segments of the rows 1 to 6, one each.
     segments: Vec<String>,
-    repository: Scratch,
+    /// Where the objects are, if the repository is a directory.
+    directory: Scratch,
 }
 
 impl Accident {
-    fn prepare() -> Accident {
-        let repository = Scratch::new();
-        let url = format!("file://{}", repository.path().display());
-        let primary = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    fn in_a_directory() -> Accident {
+        let directory = Scratch::new();
+        let url = format!("file://{}", directory.path().display());
+        Accident::prepare(&url, &[], directory)
+    }
+
+    fn in_a_bucket(bucket: &Bucket) -> Accident {
+        let mut environment = bucket.environment();
+        environment.push(("WALDEN_S3_REQUEST_TIMEOUT", "2s".to_owned()));
+        Accident::prepare(&bucket.url(), &environment, Scratch::new())
+    }
+
+    fn prepare(url: &str, environment: &[(&str, String)], directory: Scratch) -> Accident {
+        let builder = Cluster::builder(ANY_MAJOR).archive_to(url, "main");
+        let with =
+            |builder: ClusterBuilder, (name, value): &(&str, String)| builder.env(name, value);
+        let primary = environment.iter().fold(builder, with).start();
         primary.sql("CREATE TABLE t (n int)");
         primary.archive_everything();
         let base = Cluster::copy_of(&primary);
@@ -30,7 +46,7 @@ impl Accident {
             segments.extend(primary.write_wal(1));
         }
         primary.wait_archived();
-        Accident { primary, base, segments, repository }
+        Accident { primary, base, segments, directory }
     }
 
     /// A copy that will recover to the end of the archive and promote.
@@ -41,8 +57,19 @@ impl Accident {
         copy
     }
 
+    /// Timeline 2 comes to be, with the row 100 on it.
+    fn promote_a_copy(&self) {
+        let mut promoted = Cluster::copy_of(&self.base);
+        promoted.signal("recovery.signal");
+        promoted.archive_again();
+        promoted.start_again();
+        promoted.wait_until("NOT pg_is_in_recovery()");
+        promoted.sql("INSERT INTO t VALUES (100)");
+        promoted.archive_everything();
+    }
+
     fn object(&self, file: &str) -> PathBuf {
-        let home = self.repository.path().join("main").join(self.primary.system_identifier());
+        let home = self.directory.path().join("main").join(self.primary.system_identifier());
         if file.ends_with(".history") {
             return home.join(format!("history/{file}.zst"));
         }
@@ -76,7 +103,7 @@ fn flip(path: &Path) {
 
 #[test]
 fn without_trouble_every_row_is_there() {
-    let accident = Accident::prepare();
+    let accident = Accident::in_a_directory();
     let mut copy = accident.recovering();
     copy.start_again();
     copy.wait_until("NOT pg_is_in_recovery()");
@@ -85,7 +112,7 @@ fn without_trouble_every_row_is_there() {
 
 #[test]
 fn trouble_with_a_directory_stops_recovery_until_it_is_mended() {
-    let accident = Accident::prepare();
+    let accident = Accident::in_a_directory();
     let object = accident.object(&accident.segments[3]);
     let good = fs::read(&object).unwrap();
 
@@ -100,24 +127,18 @@ fn trouble_with_a_directory_stops_recovery_until_it_is_mended() {
     mode(0o000);
     stops_and_goes_on_after(|| mode(0o644), accident.recovering(), ALL_ROWS);
 
-    let (here, away) = (accident.repository.join("main"), accident.repository.join("away"));
+    let (here, away) = (accident.directory.join("main"), accident.directory.join("away"));
     fs::rename(&here, &away).unwrap();
     let mount = || fs::rename(&away, &here).unwrap();
     stops_and_goes_on_after(mount, accident.recovering(), ALL_ROWS);
 }
 
-/// What goes wrong with an unreadable history file otherwise: PostgreSQL believes that the timeline does not exist,
-/// follows the old one, and takes the number of the new one a second time.
+/// What goes wrong with an unreadable history file otherwise: PostgreSQL believes that the timeline
+/// does not exist, follows the old one, and takes the number of the new one a second time.
 #[test]
 fn trouble_with_a_history_file_stops_recovery_until_it_is_mended() {
-    let accident = Accident::prepare();
-    let mut promoted = Cluster::copy_of(&accident.base);
-    promoted.signal("recovery.signal");
-    promoted.archive_again();
-    promoted.start_again();
-    promoted.wait_until("NOT pg_is_in_recovery()");
-    promoted.sql("INSERT INTO t VALUES (100)");
-    promoted.archive_everything();
+    let accident = Accident::in_a_directory();
+    accident.promote_a_copy();
 
     let object = accident.object("00000002.history");
     let good = fs::read(&object).unwrap();
@@ -128,7 +149,7 @@ fn trouble_with_a_history_file_stops_recovery_until_it_is_mended() {
 
 #[test]
 fn a_standby_heals_by_itself() {
-    let accident = Accident::prepare();
+    let accident = Accident::in_a_directory();
     let object = accident.object(&accident.segments[3]);
     let good = fs::read(&object).unwrap();
     flip(&object);
@@ -138,6 +159,63 @@ fn a_standby_heals_by_itself() {
     standby.start_again();
     standby.wait_until("(SELECT max(n) FROM t) = 3");
     fs::write(&object, &good).unwrap();
+    standby.wait_until("(SELECT max(n) FROM t) = 6");
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()"), "t");
+}
+
+/// Every way a store can fail to answer, on a segment in the middle and on a history file.
+fn troubles() -> [(&'static str, Fault); 7] {
+    [
+        ("time-out", Fault::Hang),
+        ("403", Fault::error(403, "AccessDenied")),
+        ("500", Fault::status(500)),
+        ("503", Fault::error(503, "SlowDown")),
+        ("no such bucket", Fault::error(404, "NoSuchBucket")),
+        ("truncated", Fault::Truncate),
+        ("flipped", Fault::FlipByte),
+    ]
+}
+
+#[test]
+fn trouble_with_a_bucket_stops_recovery_until_it_is_mended() {
+    let bucket = Bucket::start();
+    let accident = Accident::in_a_bucket(&bucket);
+    for (what, fault) in troubles() {
+        println!("{what}");
+        bucket.proxy.fault(None, &accident.segments[3], fault);
+        stops_and_goes_on_after(|| bucket.proxy.heal(), accident.recovering(), ALL_ROWS);
+    }
+    bucket.proxy.refuse_connections();
+    stops_and_goes_on_after(|| bucket.proxy.accept_connections(), accident.recovering(), ALL_ROWS);
+}
+
+#[test]
+fn trouble_with_a_history_file_in_a_bucket_stops_recovery_until_it_is_mended() {
+    let bucket = Bucket::start();
+    let accident = Accident::in_a_bucket(&bucket);
+    accident.promote_a_copy();
+    for (what, fault) in troubles() {
+        println!("{what}");
+        bucket.proxy.fault(None, "00000002.history", fault);
+        let repair = || bucket.proxy.heal();
+        stops_and_goes_on_after(repair, accident.recovering(), "1 2 3 4 5 6 100");
+    }
+}
+
+#[test]
+fn a_standby_of_a_bucket_heals_by_itself() {
+    let bucket = Bucket::start();
+    let accident = Accident::in_a_bucket(&bucket);
+    bucket.proxy.fault(None, &accident.segments[3], Fault::error(403, "AccessDenied"));
+    let mut standby = Cluster::copy_of(&accident.base);
+    standby.signal("standby.signal");
+    standby.set_env("WALDEN_FETCH_RETRY_FOR", "1s");
+    standby.start_again();
+    standby.wait_until("(SELECT max(n) FROM t) = 3");
+    bucket.proxy.refuse_connections();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    bucket.proxy.accept_connections();
+    bucket.proxy.heal();
     standby.wait_until("(SELECT max(n) FROM t) = 6");
     assert_eq!(standby.value("SELECT pg_is_in_recovery()"), "t");
 }

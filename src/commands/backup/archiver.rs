@@ -1,5 +1,5 @@
-//! Whether archiving works at all: asked before anything is copied, so that a broken `archive_command` fails a backup
-//! in its first minute and not after hours.
+//! Whether archiving works at all: asked before anything is copied, so that a broken
+//! `archive_command` fails a backup in its first minute and not after hours.
 
 use std::time::Duration;
 
@@ -46,13 +46,14 @@ impl ArchiverStatus {
             (Some(file), true) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "archiving does not work: PostgreSQL could not archive {file}, {} failures so far",
+                    "archiving does not work: PostgreSQL could not archive {file}, {} failures \
+                     so far",
                     self.failures
                 ),
             )
             .hint(
-                "The server's log has the line that archive_command wrote. A backup is worth nothing without its WAL; \
-                 --no-archive-check takes the risk.",
+                "The server's log has the line that archive_command wrote. A backup is worth \
+                 nothing without its WAL; --no-archive-check takes the risk.",
             )),
             _ => Ok(()),
         }
@@ -86,6 +87,9 @@ fn ask(options: &ConnectionOptions) -> Result<Option<ArchiverStatus>> {
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM pg_stat_archiver";
     let options = options.clone().connect_timeout(PATIENCE).read_timeout(Some(PATIENCE));
     let mut connection = Connection::connect(&options.sql())?;
+    // Before the question, so that the server's clock is rather thought too far ahead than too
+    // little: a backup that seems to end too early would be chosen for targets it cannot reach.
+    let asked_at = clock::now();
     let rows = connection.query(SQL)?;
     let Some([last_archived, last_failed, failures, is_failing, now]) =
         rows.into_iter().next().and_then(|row| <[_; 5]>::try_from(row).ok())
@@ -98,7 +102,7 @@ fn ask(options: &ConnectionOptions) -> Result<Option<ArchiverStatus>> {
         last_failed,
         failures: failures.unwrap_or_default(),
         is_failing: is_failing.as_deref() == Some("t"),
-        clock_ahead: now.map(|now| now.duration_since(clock::now())).unwrap_or_default(),
+        clock_ahead: now.map(|now| now.duration_since(asked_at)).unwrap_or_default(),
     }))
 }
 
@@ -110,7 +114,8 @@ fn millisecond(number: i64) -> Option<jiff::Timestamp> {
 pub fn check_settings(connection: &mut Connection) -> Result<()> {
     let off = |what: &str| {
         Error::new(ErrorKind::Refused, format!("this server archives nothing: {what}")).hint(
-            "Set archive_mode = on and archive_command = 'walden push \"%p\"', and restart the server.",
+            "Set archive_mode = on and archive_command = 'walden push \"%p\"', and restart the \
+             server.",
         )
     };
     if show(connection, "archive_mode")? == "off" {
@@ -138,8 +143,8 @@ pub struct Watch<'w> {
 }
 
 impl Watch<'_> {
-    /// Stops the backup unless WAL arrives in time. The start of a backup switches to a new segment, so at least the
-    /// one before is on its way.
+    /// Stops the backup unless WAL arrives in time. The start of a backup switches to a new
+    /// segment, so at least the one before is on its way.
     pub fn run(&self, halt: &Halt<'_>, is_over: &dyn Fn() -> bool) {
         if let Err(error) = self.wait(halt, is_over) {
             halt.fail(error);
@@ -165,7 +170,8 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// The segment before the start, on this timeline or those it may have branched from, and those after it.
+    /// The segment before the start, on this timeline or those it may have branched from, and those
+    /// after it.
     fn candidates(&self) -> Vec<SegmentName> {
         let (timeline, size) = (self.start.timeline, self.segment_size);
         let before = Lsn(self.start.lsn.0.saturating_sub(u64::from(size)));
@@ -201,8 +207,8 @@ impl Watch<'_> {
             ),
         )
         .hint(
-            "Does archive_command name this repository and cluster? The server's log and pg_stat_archiver say how it \
-             fares. --no-archive-check goes on without this check.",
+            "Does archive_command name this repository and cluster? The server's log and \
+             pg_stat_archiver say how it fares. --no-archive-check goes on without this check.",
         ))
     }
 }

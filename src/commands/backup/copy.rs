@@ -1,6 +1,8 @@
-//! The pipeline: a stream of bytes becomes frames, sealed on all cores, put together into packs, uploaded.
+//! The pipeline: a stream of bytes becomes frames, sealed on all cores, put together into packs,
+//! uploaded.
 //!
-//! Every queue is bounded, so that memory is, whatever the size: about one pack for each upload and two more.
+//! Every queue is bounded, so that memory is, whatever the size: about one pack for each upload and
+//! two more.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -35,9 +37,11 @@ struct Job {
     sealed: Sender<SealedFrame>,
 }
 
-/// Runs `feed`, which writes the stream, and stores it. The packs, in order, and what `feed` returned.
+/// Runs `feed`, which writes the stream, and stores it. The packs, in order, and what `feed`
+/// returned.
 ///
-/// The first error, of `feed`, of any thread here, or of who else holds `halt`, ends all of them and is returned.
+/// The first error, of `feed`, of any thread here, or of who else holds `halt`, ends all of them
+/// and is returned.
 pub fn run<T>(
     target: &Target<'_>,
     halt: &Halt<'_>,

@@ -8,7 +8,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
-use crate::postgres::{SegmentName, WalFileName};
+use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::{Home, Manifest};
 
 const POLL_FIRST: Duration = Duration::from_millis(200);
@@ -16,7 +16,8 @@ const POLL_MAX: Duration = Duration::from_secs(5);
 /// How long a wait is nothing to speak of.
 const SILENT: Duration = Duration::from_secs(15);
 
-/// A standby that followed its primary onto another timeline has WAL of both; what it copied belongs to neither alone.
+/// A standby that followed its primary onto another timeline has WAL of both; what it copied
+/// belongs to neither alone.
 pub fn refuse_timeline_switch(start: &BackupStart, end: &BackupEnd) -> Result<()> {
     if start.timeline == end.timeline {
         return Ok(());
@@ -31,7 +32,8 @@ pub fn refuse_timeline_switch(start: &BackupStart, end: &BackupEnd) -> Result<()
     .hint("A standby was promoted meanwhile. Nothing was published; take the backup again."))
 }
 
-/// Waits until every segment that replay needs is there; names the first that is not when time is up.
+/// Waits until every segment that replay needs is there; names the first that is not when time is
+/// up.
 pub fn wait_for_wal(
     home: &Home,
     manifest: &Manifest,
@@ -66,6 +68,16 @@ pub fn wait_for_wal(
     Ok(())
 }
 
+/// A restore onto another timeline than this one will ask for the history file. One that was never
+/// archived here, since this archive began later, hinders nothing else: a warning.
+pub fn look_for_history(home: &Home, timeline: TimelineId) -> Result<()> {
+    let history = WalFileName::History(timeline);
+    if timeline.get() > 1 && !home.has_wal(&history)? {
+        tracing::warn!("{history} is not at {}: archive it by hand from pg_wal", home.url());
+    }
+    Ok(())
+}
+
 fn missing(
     home: &Home,
     manifest: &Manifest,
@@ -74,11 +86,11 @@ fn missing(
     options: &ConnectionOptions,
 ) -> Error {
     let hint = if manifest.from_standby {
-        "Nobody switches segments at the end of a backup from a standby: run SELECT pg_switch_wal() on the primary, \
-         or set its archive_timeout; then take the backup again."
+        "Nobody switches segments at the end of a backup from a standby: run SELECT \
+         pg_switch_wal() on the primary, or set its archive_timeout; then take the backup again."
     } else {
-        "The server's log says why archive_command is behind or failing; --wal-timeout waits longer. Nothing was \
-         published; take the backup again."
+        "The server's log says why archive_command is behind or failing; --wal-timeout waits \
+         longer. Nothing was published; take the backup again."
     };
     let said = if manifest.from_standby {
         String::new()
@@ -88,7 +100,8 @@ fn missing(
     Error::new(
         ErrorKind::Refused,
         format!(
-            "the copy is done, but WAL segment {segment}, which it needs, is not at {} after {} s{said}",
+            "the copy is done, but WAL segment {segment}, which it needs, is not at {} after {} \
+             s{said}",
             home.url(),
             timeout.as_secs()
         ),

@@ -1,6 +1,7 @@
 //! Takes a base backup: begin, copy, end, wait for its WAL, publish; last of all the manifest.
 //!
-//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs that nobody reads.
+//! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs
+//! that nobody reads.
 
 mod archiver;
 mod copy;
@@ -97,13 +98,14 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    // A server that was just told to archive has archived nothing yet: then the watch below decides.
+    // A server that was just told to archive has archived nothing yet: then the watch below
+    // decides.
     if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
     let ahead = check_archiving(&mut connection, &source, request)?;
 
-    let began = clock::now();
+    let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
     let origin = Origin {
         host: host::name(),
@@ -121,13 +123,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     };
     let copied = stream(&mut connection, &source, &target, request, progress)?;
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
-    // Targets are times of the server's clock.
-    let ended = clock::now() + ahead;
+    let ended = server_time(ahead);
     drop(connection);
 
     let manifest = manifest(&source, &target, copied, (began, ended))?;
     let options = &request.connection;
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
+    finish::look_for_history(&home, manifest.timeline)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report(repository, &manifest, clock.elapsed()))
@@ -197,6 +199,13 @@ fn check_archiving(
     Ok(ahead)
 }
 
+/// Commits carry times of the server's clock, and so do targets.
+fn server_time(ahead: jiff::SignedDuration) -> jiff::Timestamp {
+    let now = clock::now();
+    let time = now.checked_add(ahead).unwrap_or(now);
+    time.round(jiff::Unit::Millisecond).unwrap_or(time)
+}
+
 fn jobs(request: &Request) -> usize {
     let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     request.jobs.map_or_else(processors, NonZeroUsize::get)
@@ -257,7 +266,8 @@ fn stream(
     Ok(Copied { start, end, entries, packs })
 }
 
-/// From the server into the pipeline; at the end everything that came is held against the server's manifest.
+/// From the server into the pipeline; at the end everything that came is held against the server's
+/// manifest.
 fn feed(
     mut backup: BaseBackup<'_>,
     writer: &mut StreamWriter<'_>,

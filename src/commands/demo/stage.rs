@@ -121,7 +121,7 @@ impl Stage {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let child = command.spawn().map_err(|error| refused("start walden", error))?;
-        self.wait_for(child, arguments[arguments.len() - 1])
+        self.wait_for(child, &arguments.join(" "))
     }
 
     fn wait_for(&self, mut child: Child, what: &str) -> Result<String> {
@@ -150,9 +150,13 @@ impl Stage {
             return Ok(stdout);
         }
         self.go_on()?;
-        let message = format!("walden ended with {status}: {}", stderr.trim());
-        Err(Error::new(ErrorKind::FoundWrong, message)
-            .hint("Run the demo again with --keep and look at the logs in its directory."))
+        let (message, hint) = stderr.trim().split_once("\nhint: ").unwrap_or((stderr.trim(), ""));
+        let message = format!("{} ({status})", message.trim_start_matches("walden: "));
+        let error = Error::new(ErrorKind::FoundWrong, message);
+        Err(match hint {
+            "" => error.hint("Run the demo again with --keep and look at the logs."),
+            hint => error.hint(hint.to_owned()),
+        })
     }
 
     /// Waits until `is_so`; an error when it takes too long or somebody wants us to stop.

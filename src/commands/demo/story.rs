@@ -109,6 +109,7 @@ impl Play<'_, '_> {
         self.sql(LIVE_PORT, CREATE)?;
         self.order(1, ORDERS_BEFORE)?;
         self.line(&format!("{ORDERS_BEFORE} orders are in it"));
+        self.archive()?;
         Ok(server)
     }
 
@@ -123,7 +124,8 @@ impl Play<'_, '_> {
         let fingerprint = self.value(LIVE_PORT, FINGERPRINT)?;
         let time = self.value(
             LIVE_PORT,
-            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
         )?;
         self.line(&format!("all is well at {time}"));
         Ok(Before { time, fingerprint })
@@ -136,11 +138,16 @@ impl Play<'_, '_> {
             Ok(_) => return Err(wrong("the table is still there")),
             Err(error) => self.line(&error.to_string()),
         }
+        self.archive()
+    }
+
+    /// Ends the current segment and waits until walden has it.
+    fn archive(&mut self) -> Result<()> {
         self.sql(LIVE_PORT, "SELECT pg_switch_wal()")?;
         let stage = &self.stage;
         stage.wait_until("archiving", || is_archived(stage))?;
-        let counted = "SELECT archived_count || ' WAL files archived, ' || failed_count || ' failures' \
-                       FROM pg_stat_archiver";
+        let counted = "SELECT 'WAL files archived so far: ' || archived_count \
+                       || ', failures: ' || failed_count FROM pg_stat_archiver";
         let counted = self.value(LIVE_PORT, counted)?;
         self.line(&counted);
         Ok(())
@@ -233,7 +240,8 @@ impl Play<'_, '_> {
         self.sql(
             LIVE_PORT,
             &format!(
-                "INSERT INTO orders SELECT n, 'item ' || n, now() FROM generate_series({first}, {last}) n"
+                "INSERT INTO orders SELECT n, 'item ' || n, now() FROM generate_series({first}, \
+                 {last}) n"
             ),
         )
     }

@@ -2,8 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -27,7 +26,8 @@ pub fn settle(placement: &Placement, owner: Option<&User>, jobs: usize) -> Resul
     }
     write_back(placement);
     in_parallel(&placement.files, jobs, |file| sync(&file.path))?;
-    let directories: Vec<&Path> = placement.directories.keys().map(PathBuf::as_path).collect();
+    let directories: Vec<&Path> =
+        placement.directories.keys().map(std::path::PathBuf::as_path).collect();
     in_parallel(&directories, jobs, |directory| sync(directory))
 }
 
@@ -75,9 +75,9 @@ fn in_parallel<T: Sync>(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(run)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
 }
 

@@ -65,7 +65,7 @@ pub fn find_server(prepared: &Prepared, bin: Option<&Path>) -> Result<Installati
         )
         .hint(
             "This cluster keeps it outside of its data directory, as Debian does: leave --wait \
-             away, copy it, and start the server as usual.",
+               away, copy it, and start the server as usual.",
         ));
     }
     Installation::find(prepared.version(), bin)

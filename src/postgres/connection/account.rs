@@ -1,4 +1,5 @@
-//! Who runs this program, as libpq asks it: for the default user name, and for the files in the home directory.
+//! Who runs this program, as libpq asks it: for the default user name, and for the files in the
+//! home directory.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Says who we are: trust, password in the clear, MD5, SCRAM-SHA-256 with and without channel binding.
+//! Says who we are: trust, password in the clear, MD5, SCRAM-SHA-256 with and without channel
+//! binding.
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator as _;
@@ -52,7 +53,10 @@ pub fn authenticate(wire: &mut Wire, credentials: &Credentials<'_>) -> Result<()
                     ErrorKind::Server,
                     "the server asks for a way of authentication that walden does not know",
                 )
-                .hint("Use scram-sha-256, cert or peer in pg_hba.conf; not gss, sspi or ldap with tickets."));
+                .hint(
+                    "Use scram-sha-256, cert or peer in pg_hba.conf; not gss, sspi or ldap \
+                       with tickets.",
+                ));
             }
         }
     }

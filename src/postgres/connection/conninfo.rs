@@ -1,7 +1,7 @@
 //! Connection strings: `host=db1 port=5433` and `postgresql://user@db1:5433/name?sslmode=require`.
 //!
-//! The grammar is libpq's ("Connection Strings" in its manual). Messages name keywords, never values: one of them is
-//! the password.
+//! The grammar is libpq's ("Connection Strings" in its manual). Messages name keywords, never
+//! values: one of them is the password.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,8 @@ fn take_value(text: &str) -> Result<(String, &str)> {
     if quoted { Err(bad("a quote that does not end")) } else { Ok((value, "")) }
 }
 
-/// What follows `postgresql://`: `[user[:password]@][host[:port],...][/dbname][?keyword=value&...]`.
+/// What follows `postgresql://`:
+/// `[user[:password]@][host[:port],...][/dbname][?keyword=value&...]`.
 fn parse_uri(rest: &str) -> Result<Keywords> {
     let mut keywords = Keywords::new();
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));

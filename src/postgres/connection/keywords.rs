@@ -1,6 +1,7 @@
 //! libpq's keywords: which there are, which variable gives each, and who wins.
 //!
-//! As in libpq: what was given explicitly, then the service file, then the environment, then defaults.
+//! As in libpq: what was given explicitly, then the service file, then the environment, then
+//! defaults.
 
 use std::path::PathBuf;
 
@@ -83,7 +84,8 @@ fn said(environment: Environment<'_>, variable: &str) -> Option<String> {
     if variable.is_empty() { None } else { environment(variable).filter(|value| !value.is_empty()) }
 }
 
-/// A keyword that would be silently disobeyed may be one that keeps somebody safe, such as `require_auth` or `sslcrl`.
+/// A keyword that would be silently disobeyed may be one that keeps somebody safe, such as
+/// `require_auth` or `sslcrl`.
 fn refuse_unknown(keywords: &Keywords, place: &str) -> Result<()> {
     let known = |keyword: &str| {
         OBEYED.iter().any(|(obeyed, _)| *obeyed == keyword) || LEFT.contains(&keyword)

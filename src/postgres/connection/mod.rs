@@ -13,7 +13,7 @@ mod wire;
 mod server_message;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -120,7 +120,8 @@ impl Connection {
         self.wire.canceller()
     }
 
-    /// How long the server may be silent in the middle of an answer; `None`: as long as its machine answers.
+    /// How long the server may be silent in the middle of an answer; `None`: as long as its machine
+    /// answers.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.wire.set_timeout(timeout)
     }
@@ -139,7 +140,8 @@ impl Connection {
         self.wire.receive()
     }
 
-    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with PROGRESS).
+    /// Whether copy data comes next that is only a report of progress (`BASE_BACKUP` with
+    /// PROGRESS).
     pub(in crate::postgres) fn next_is_progress(&mut self) -> Result<bool> {
         self.pass_over_asides()?;
         self.wire.next_is_copy_data_of(b'p')
@@ -259,7 +261,13 @@ fn secure(
     socket
         .write_all(&request)
         .and_then(|()| socket.read_exact(&mut answer))
-        .map_err(|error| nonsense(error).context("ask for TLS"))?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                wire::silent(Some(options.connect_timeout))
+            }
+            _ => nonsense(error),
+        })
+        .context(|| "ask for TLS")?;
     match (&answer, socket, &endpoint.host) {
         (b"S", Socket::Tcp(tcp), Host::Name(name, _)) => {
             let stream = tls::handshake(tcp, name, &options.tls)?;
@@ -269,7 +277,7 @@ fn secure(
         (b"N", socket, _) if attempt == Attempt::TryTls => Ok((socket, Way::Plain)),
         (b"N", ..) => Err(Error::new(ErrorKind::Server, "the server has no TLS")
             .hint("Set ssl = on at the server, or take a PGSSLMODE that does without.")),
-        _ => Err(nonsense(std::io::Error::other("a strange answer to the request for TLS"))),
+        _ => Err(nonsense(io::Error::other("a strange answer to the request for TLS"))),
     }
 }
 
@@ -349,7 +357,12 @@ fn version_num(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::version_num;
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use super::{Connection, ConnectionOptions, version_num};
+    use crate::error::ErrorKind;
 
     #[test]
     fn versions_are_read_with_whatever_follows() {
@@ -358,5 +371,38 @@ mod tests {
         assert_eq!(version_num("19beta1"), Some(190_000));
         assert_eq!(version_num("9.6.3"), None);
         assert_eq!(version_num(""), None);
+    }
+
+    fn to(listener: &TcpListener, sslmode: &str) -> ConnectionOptions {
+        let port = listener.local_addr().unwrap().port();
+        let conninfo = format!("host=127.0.0.1 port={port} user=w sslmode={sslmode}");
+        let options = ConnectionOptions::from_conninfo(&conninfo).unwrap();
+        options.connect_timeout(Duration::from_millis(300))
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_given_up() {
+        // The kernel accepts; nobody reads.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for sslmode in ["disable", "require"] {
+            let began = Instant::now();
+            let error = Connection::connect(&to(&listener, sslmode)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Server);
+            assert!(error.to_string().contains("silent"), "{error}");
+            assert!(began.elapsed() < Duration::from_secs(5));
+        }
+    }
+
+    #[test]
+    fn what_is_no_postgresql_is_said_to_be_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = to(&listener, "disable");
+        let web_server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        });
+        let error = Connection::connect(&options).unwrap_err();
+        web_server.join().unwrap();
+        assert!(error.to_string().contains("does not speak"), "{error}");
     }
 }

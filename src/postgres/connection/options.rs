@@ -34,7 +34,8 @@ pub struct ConnectionOptions {
     pub(super) tls: TlsOptions,
     pub(super) channel_binding: ChannelBindingMode,
     pub(super) connect_timeout: Duration,
-    /// How long the server may be silent in the middle of an answer; `None`: for as long as its machine answers.
+    /// How long the server may be silent in the middle of an answer; `None`: for as long as its
+    /// machine answers.
     pub(super) read_timeout: Option<Duration>,
     /// A connection to a walsender, for `BASE_BACKUP`.
     pub(super) replication: bool,
@@ -202,7 +203,8 @@ impl ConnectionOptions {
         self
     }
 
-    /// To a database that every cluster has, where none was named: libpq would take the user's name for it.
+    /// To a database that every cluster has, where none was named: libpq would take the user's name
+    /// for it.
     #[must_use]
     pub fn sql(mut self) -> Self {
         self.replication = false;

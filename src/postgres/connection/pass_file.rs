@@ -13,7 +13,8 @@ pub struct Wanted<'a> {
     pub user: &'a str,
 }
 
-/// The password of the first entry that matches. As libpq does, a file that others may read is ignored, with a warning.
+/// The password of the first entry that matches. As libpq does, a file that others may read is
+/// ignored, with a warning.
 pub fn password(path: &Path, wanted: &Wanted<'_>) -> Option<String> {
     let about = std::fs::metadata(path).ok()?;
     if !about.is_file() {
@@ -56,7 +57,8 @@ struct Field {
     is_any: bool,
 }
 
-/// Splits at colons; `\` takes the next letter as it is. The password is what follows the fourth colon, up to a fifth.
+/// Splits at colons; `\` takes the next letter as it is. The password is what follows the fourth
+/// colon, up to a fifth.
 fn fields(line: &str) -> Option<[Field; 5]> {
     let mut found = vec![Field { text: String::new(), is_any: false }];
     let mut raw = vec![String::new()];

@@ -125,10 +125,12 @@ fn unresolved(name: &str, error: io::Error) -> Error {
 fn unanswered(place: &str, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
-            "No server listens there: is it running, and are PGHOST (the socket directory) and PGPORT right?"
+            "No server listens there: is it running, and are PGHOST (the socket directory) and \
+             PGPORT right?"
         }
         io::ErrorKind::ConnectionRefused => {
-            "Nothing listens there: is the server running, and do PGHOST, PGPORT and listen_addresses agree?"
+            "Nothing listens there: is the server running, and do PGHOST, PGPORT and \
+             listen_addresses agree?"
         }
         io::ErrorKind::PermissionDenied => "Run as a user who may open that socket.",
         _ => "Are PGHOST and PGPORT right, and does a firewall stand between?",

@@ -1,7 +1,8 @@
 //! TLS as libpq's sslmode means it, with rustls.
 //!
-//! Two differences, both on the safe side: the host's name is looked for in the certificate's subject alternative
-//! names only, never in its common name, and certificates must be X.509 version 3.
+//! Two differences, both on the safe side: the host's name is looked for in the certificate's
+//! subject alternative names only, never in its common name, and certificates must be X.509 version
+//! 3.
 
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt as _;
@@ -32,8 +33,8 @@ const SYSTEM_BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-const LOOK: &str = "Look at PGSSLMODE, at PGSSLROOTCERT, at the names and dates of the server's certificate (it needs \
-                    subject alternative names), and at the server's log.";
+const LOOK: &str = "Look at PGSSLMODE, at PGSSLROOTCERT, at the names and dates of the server's \
+                    certificate (it needs subject alternative names), and at the server's log.";
 
 /// Shakes hands on a socket on which the server has agreed to TLS. `host`: as the user named it.
 pub fn handshake(
@@ -61,8 +62,8 @@ pub fn handshake(
     Ok(StreamOwned::new(connection, socket))
 }
 
-/// The channel binding `tls-server-end-point` (RFC 5929): a digest of the server's certificate. `None` where its
-/// signature algorithm names no digest, as Ed25519.
+/// The channel binding `tls-server-end-point` (RFC 5929): a digest of the server's certificate.
+/// `None` where its signature algorithm names no digest, as Ed25519.
 pub fn server_end_point(stream: &StreamOwned<ClientConnection, TcpStream>) -> Option<Vec<u8>> {
     let certificate = stream.conn.peer_certificates()?.first()?;
     let algorithm = digest_of_signature(certificate)?;
@@ -92,7 +93,8 @@ fn config(options: &TlsOptions) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// Checks as much as the mode asks for; that the server holds the key of its certificate is always checked.
+/// Checks as much as the mode asks for; that the server holds the key of its certificate is always
+/// checked.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -102,7 +104,8 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// As in libpq, a root certificate that is there is used, even where the mode does not demand it.
+    /// As in libpq, a root certificate that is there is used, even where the mode does not demand
+    /// it.
     fn new(options: &TlsOptions, provider: Arc<CryptoProvider>) -> Result<Self> {
         let check_name = options.mode == SslMode::VerifyFull;
         let trusted = match &options.root_cert {
@@ -119,7 +122,8 @@ impl Verifier {
                     "this sslmode needs a root certificate, and there is none",
                 )
                 .hint(
-                    "Set PGSSLROOTCERT to a file or to \"system\", or put it into ~/.postgresql/root.crt.",
+                    "Set PGSSLROOTCERT to a file or to \"system\", or put it into \
+                     ~/.postgresql/root.crt.",
                 ));
             }
         };
@@ -161,7 +165,8 @@ impl ServerCertVerifier for Verifier {
                 | NotValidForName
                 | NotValidForNameContext { .. },
             )) => outcome,
-            // A self-signed certificate that is itself the trusted one, as many servers have; OpenSSL takes it.
+            // A self-signed certificate that is itself the trusted one, as many servers have;
+            // OpenSSL takes it.
             Err(_) if self.trusted.iter().any(|trusted| trusted == end_entity) => {
                 if self.check_name {
                     let parsed = ParsedCertificate::try_from(end_entity)?;
@@ -242,12 +247,14 @@ fn failed(how: &str) -> Error {
     Error::new(ErrorKind::Server, format!("TLS {how}"))
 }
 
-/// The digest named by a certificate's outer signature algorithm; MD5 and SHA-1 become SHA-256 (RFC 5929, 4.1).
+/// The digest named by a certificate's outer signature algorithm; MD5 and SHA-1 become SHA-256 (RFC
+/// 5929, 4.1).
 fn digest_of_signature(certificate: &[u8]) -> Option<&'static digest::Algorithm> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA_SHA2: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
     const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
-    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER, ... }, ... }
+    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OBJECT IDENTIFIER,
+    // ... }, ... }
     let (_, whole, _) = der_item(certificate)?;
     let (_, _, rest) = der_item(whole)?;
     let (_, algorithm, _) = der_item(rest)?;

@@ -113,12 +113,8 @@ impl Wire {
     }
 
     fn broken(&self, error: io::Error) -> Error {
-        let waited = self.timeout.unwrap_or_default().as_secs();
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut if waited > 0 => {
-                Error::new(ErrorKind::Server, format!("PostgreSQL was silent for {waited} s"))
-                    .hint("Is the server overloaded or stopped, or the network cut?")
-            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(self.timeout),
             io::ErrorKind::UnexpectedEof => {
                 Error::new(ErrorKind::Server, "PostgreSQL closed the connection")
                     .hint("The server's log says why.")
@@ -128,6 +124,13 @@ impl Wire {
                 .hint("The server's log may say why."),
         }
     }
+}
+
+/// Nothing came for so long.
+pub fn silent(timeout: Option<Duration>) -> Error {
+    let seconds = timeout.unwrap_or_default().as_secs_f32();
+    Error::new(ErrorKind::Server, format!("PostgreSQL was silent for {seconds:.1} s"))
+        .hint("Is the server overloaded or stopped, or the network cut?")
 }
 
 pub fn nonsense(error: io::Error) -> Error {

@@ -1,6 +1,7 @@
 //! The server's own `backup_manifest`: what it sent, file by file, with checksums.
 //!
-//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system identifier since 17.
+//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system
+//! identifier since 17.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,11 +9,10 @@ use std::collections::HashMap;
 use ring::digest;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::SystemIdentifier;
 use crate::postgres::replication::{Entry, EntryKind};
-use crate::postgres::{Lsn, SystemIdentifier};
 
 #[derive(serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
 struct Written<'a> {
     #[serde(rename = "PostgreSQL-Backup-Manifest-Version")]
     version: u32,
@@ -20,8 +20,6 @@ struct Written<'a> {
     system_identifier: Option<u64>,
     #[serde(rename = "Files", borrow)]
     files: Vec<WrittenFile<'a>>,
-    #[serde(rename = "WAL-Ranges")]
-    wal_ranges: Vec<WalRange>,
 }
 
 #[derive(serde::Deserialize)]
@@ -39,31 +37,13 @@ struct WrittenFile<'a> {
     checksum: Option<Cow<'a, str>>,
 }
 
-/// WAL needed to make the backup consistent, on one timeline.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct WalRange {
-    #[serde(rename = "Timeline")]
-    pub timeline: u32,
-    #[serde(rename = "Start-LSN")]
-    pub start_lsn: Lsn,
-    #[serde(rename = "End-LSN")]
-    pub end_lsn: Lsn,
-}
-
-/// What a backup manifest vouches for, once it was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vouched {
-    pub files: usize,
-    pub wal_ranges: Vec<WalRange>,
-}
-
-/// Checks the manifest against its own checksum, and what came through against the manifest: every file there, none
-/// besides, each of its size and CRC-32C. `Corrupt` where anything differs.
+/// Checks the manifest against its own checksum, and what came through against the manifest: every
+/// file there, none besides, each of its size and CRC-32C. `Corrupt` where anything differs.
 pub fn verify(
     manifest: &[u8],
     entries: &[Entry],
     system_identifier: SystemIdentifier,
-) -> Result<Vouched> {
+) -> Result<()> {
     verify_own_checksum(manifest)?;
     let written: Written<'_> = serde_json::from_slice(manifest)
         .map_err(|error| wrong("cannot be read".to_owned()).source(error))?;
@@ -86,7 +66,7 @@ pub fn verify(
     if let Some(extra) = streamed.keys().min() {
         return Err(wrong(format!("does not list {extra}, which was sent")));
     }
-    Ok(Vouched { files: written.files.len(), wal_ranges: written.wal_ranges })
+    Ok(())
 }
 
 impl<'a> WrittenFile<'a> {
@@ -143,7 +123,95 @@ fn hex(digits: &str) -> Option<Vec<u8>> {
 
 fn wrong(what: String) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the server's backup manifest {what}")).hint(
-        "What the server read is not what arrived: a fault of memory, disk or network. Nothing was published; \
-         take the backup again, and look at the hardware if it comes back.",
+        "What the server read is not what arrived: a fault of memory, disk or network. Nothing \
+         was published; take the backup again, and look at the hardware if it comes back.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::digest;
+
+    use super::verify;
+    use crate::error::{ErrorKind, Result};
+    use crate::postgres::SystemIdentifier;
+    use crate::postgres::replication::{Entry, EntryKind};
+
+    const SYSTEM: SystemIdentifier = SystemIdentifier(7_710_624_905_522_433_779);
+
+    /// As `AppendStringToManifest` and its like write it (backup_manifest.c).
+    fn manifest(files: &[String]) -> Vec<u8> {
+        let text = format!(
+            "{{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n\"System-Identifier\": {SYSTEM},\n\
+             \"Files\": [\n{}\n],\n\"WAL-Ranges\": [\n{{ \"Timeline\": 1, \
+             \"Start-LSN\": \"0/2000028\", \"End-LSN\": \"0/2000100\" }}\n],\n",
+            files.join(",\n")
+        );
+        let sum = digest::digest(&digest::SHA256, text.as_bytes());
+        let sum: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{text}\"Manifest-Checksum\": \"{sum}\"}}\n").into_bytes()
+    }
+
+    fn line(path: &str, size: u64, checksum: &str) -> String {
+        format!(
+            "{{ {path}, \"Size\": {size}, \"Last-Modified\": \"2026-11-21 14:27:04 GMT\", \
+             \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"{checksum}\" }}"
+        )
+    }
+
+    fn entry(path: &str, kind: EntryKind, size: u64, crc32c: u32) -> Entry {
+        let path = path.to_owned();
+        Entry { path, kind, mode: 0o600, size, offset: 512, modified: 0, crc32c }
+    }
+
+    /// What a server of version 15 wrote of its PG_VERSION, the bytes `15\n`.
+    fn version_file() -> String {
+        line("\"Path\": \"PG_VERSION\"", 3, "8a744722")
+    }
+
+    fn entries() -> Vec<Entry> {
+        vec![
+            entry("base", EntryKind::Directory, 0, 0),
+            entry("PG_VERSION", EntryKind::File, 3, crc_fast::crc32_iscsi(b"15\n")),
+            entry("empty", EntryKind::File, 0, 0),
+        ]
+    }
+
+    fn judged(files: &[String], entries: &[Entry]) -> Result<()> {
+        verify(&manifest(files), entries, SYSTEM)
+    }
+
+    #[test]
+    fn what_the_manifest_says_and_what_came_must_agree_in_both_directions() {
+        let empty = || line("\"Encoded-Path\": \"656d707479\"", 0, "00000000");
+        judged(&[version_file(), empty()], &entries()).unwrap();
+
+        let mut damaged = entries();
+        damaged[1].crc32c ^= 1;
+        let mut longer = entries();
+        longer[1].size += 1;
+        for (files, entries, says) in [
+            (vec![version_file(), empty()], damaged, "another checksum of PG_VERSION"),
+            (vec![version_file(), empty()], longer, "3 bytes of PG_VERSION, and 4 came"),
+            (vec![version_file()], entries(), "does not list empty"),
+            (vec![version_file(), empty()], entries()[..2].to_vec(), "lists empty, which was not"),
+        ] {
+            let error = judged(&files, &entries).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_manifest_vouches_for_nothing() {
+        let files = [version_file(), line("\"Path\": \"empty\"", 0, "00000000")];
+        let good = manifest(&files);
+        for at in 0..good.len() - 3 {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(verify(&bad, &entries(), SYSTEM).is_err(), "byte {at}");
+        }
+        assert!(verify(b"", &entries(), SYSTEM).is_err());
+        assert!(verify(&good, &entries(), SystemIdentifier(8)).is_err());
+    }
 }

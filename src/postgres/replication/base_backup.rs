@@ -88,7 +88,8 @@ pub fn show(connection: &mut Connection, setting: &str) -> Result<String> {
 }
 
 impl<'c> BaseBackup<'c> {
-    /// Returns once the starting checkpoint is done; with a spread one that takes minutes of silence.
+    /// Returns once the starting checkpoint is done; with a spread one that takes minutes of
+    /// silence.
     pub fn begin(connection: &'c mut Connection, request: &BaseBackupRequest) -> Result<Self> {
         connection.start(&command(request))?;
         let starting = result_set(connection)?;
@@ -210,8 +211,9 @@ fn refused(message: Message) -> Result<()> {
 fn damaged_pages(error: Error) -> Error {
     if error.cause::<ServerMessage>().is_some_and(|message| message.sqlstate == "XX001") {
         return error.with_kind(ErrorKind::Corrupt).hint(
-            "The server found damaged pages in its own data files: its log and checksum_failures in \
-             pg_stat_database name them, pg_amcheck looks closer. No backup was made; keep the older ones.",
+            "The server found damaged pages in its own data files: its log and checksum_failures \
+             in pg_stat_database name them, pg_amcheck looks closer. No backup was made; keep \
+             the older ones.",
         );
     }
     error

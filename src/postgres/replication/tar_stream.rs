@@ -1,7 +1,7 @@
 //! The server's tar archives become one ordinary tar stream, in pieces, as they come.
 //!
-//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go; `backup_manifest` comes
-//! last. Each file's CRC-32C is taken on the way.
+//! A tablespace's files move below `pg_tblspc/<oid>/`; the zero blocks between archives go;
+//! `backup_manifest` comes last. Each file's CRC-32C is taken on the way.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -44,6 +44,7 @@ pub struct TarMerger {
     digest: Digest,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it, and it changes in place")]
 enum State {
     /// Collecting a header.
     Header {
@@ -129,6 +130,9 @@ impl TarMerger {
         self.end_archive()?;
         self.tablespace = None;
         let mut header = plain_header(path, 0o600, content.len() as u64)?;
+        let modified = self.entries.last().map_or(0, |entry| entry.modified);
+        header.set_mtime(modified.unsigned_abs());
+        header.set_cksum();
         self.emit_header(&mut header, path, out)?;
         self.write(content, out)?;
         if let State::Content { padding, .. } = self.state {
@@ -138,7 +142,8 @@ impl TarMerger {
         Ok(())
     }
 
-    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went through.
+    /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went
+    /// through.
     pub fn finish(self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<Entry>> {
         self.end_archive()?;
         out(&[0; 2 * BLOCK_BYTES])?;
@@ -271,8 +276,8 @@ fn plain_header(path: &str, mode: u32, size: u64) -> Result<tar::Header> {
     Ok(header)
 }
 
-/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names are shorter than 100
-/// bytes, so with the tablespace before them they always fit.
+/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names
+/// are shorter than 100 bytes, so with the tablespace before them they always fit.
 fn set_path(header: &mut tar::Header, path: &str) -> Result<()> {
     header.set_path(path).map_err(|error| broken("a path is too long for tar").source(error))?;
     header.set_cksum();
@@ -402,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_path_that_climbs_out_is_refused() {
-        let mut bytes = archive(&[("aa/../b", b"")]);
+        let mut bytes = archive(&[("aa/bb/b", b"")]);
         let mut header = tar::Header::new_ustar();
         header.as_mut_bytes().copy_from_slice(&bytes[..512]);
         header.as_old_mut().name[..7].copy_from_slice(b"../../b");

@@ -1,4 +1,4 @@
-//! From options to a client of the SDK: region, credentials, HTTP, TLS; nothing before the first request.
+//! From options to a client of the SDK: region, credentials, TLS; nothing before its time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -40,7 +40,8 @@ const BUNDLES: [&str; 4] = [
 pub async fn connect(options: &Options) -> Result<Client> {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .http_client(Schemes::new(options.ca_file.clone()))
-        // Our own wrapper retries: it knows the deadline. Our own time-out covers whole answers, bodies too.
+        // Our own wrapper retries: it knows the deadline. Our own time-out covers whole answers,
+        // bodies too.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect_timeout).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -69,8 +70,8 @@ pub async fn connect(options: &Options) -> Result<Client> {
     Ok(Client::from_conf(config.build()))
 }
 
-/// Asked for before the SDK's chain: that ends at the address of an instance's metadata, which hangs where there is no
-/// instance, and stores of one's own seldom care for regions.
+/// Asked for before the SDK's chain: that ends at the address of an instance's metadata, which
+/// hangs where there is no instance, and stores of one's own seldom care for regions.
 fn region(options: &Options) -> Option<String> {
     let named = options.region.clone();
     let from_environment = || {
@@ -83,7 +84,8 @@ fn region(options: &Options) -> Option<String> {
     named.or_else(from_environment).or_else(of_own_store)
 }
 
-/// Plain HTTP for http://, TLS for https://; the root certificates are read when the first https:// is asked for.
+/// Plain HTTP for http://, TLS for https://; the root certificates are read when the first https://
+/// is asked for.
 #[derive(Debug, Clone)]
 struct Schemes {
     plain: SharedHttpClient,
@@ -103,7 +105,8 @@ impl Schemes {
     }
 }
 
-/// Shorter than the 20 seconds after which S3 hangs up: a request down a dead connection costs a retry.
+/// Shorter than the 20 seconds after which S3 hangs up: a request down a dead connection costs a
+/// retry.
 const POOL_IDLE: Duration = Duration::from_secs(15);
 
 impl HttpClient for Schemes {
@@ -147,7 +150,8 @@ impl Tls {
         let trusted = TrustStore::empty().with_pem_certificate(usable_certificates(&file)?);
         let context = TlsContext::builder().with_trust_store(trusted).build();
         let context = context.map_err(|error| error.to_string())?;
-        // HTTPS_PROXY counts, HTTP_PROXY does not: plain HTTP is for a store nearby and for instance metadata.
+        // HTTPS_PROXY counts, HTTP_PROXY does not: plain HTTP is for a store nearby and for
+        // instance metadata.
         Ok(Builder::new().pool_idle_timeout(POOL_IDLE).build_with_connector_fn(
             move |settings, components| {
                 let mut builder = Connector::builder();

@@ -28,7 +28,8 @@ where
         SdkError::ServiceError(answer) => {
             by_answer(answer.err().meta(), answer.raw(), asked, place)
         }
-        // An answer the SDK cannot read: an error page of something in between, or a 200 that holds an error.
+        // An answer the SDK cannot read: an error page of something in between, or a 200 that holds
+        // an error.
         SdkError::ResponseError(answer) => match answer.raw().status().as_u16() {
             200..=299 => {
                 Error::new(ErrorKind::Unreachable, format!("{place} gave a broken answer"))
@@ -83,107 +84,103 @@ fn by_answer(meta: &ErrorMetadata, answer: &HttpResponse, asked: Asked, place: &
 /// Codes of S3 itself and of MinIO, Ceph and others where they differ.
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn by_code(code: &str) -> Option<(ErrorKind, &'static str)> {
-    Some(match code {
-        "PreconditionFailed" => {
-            (ErrorKind::AlreadyExists, "Objects are written once; nothing was changed.")
+    let kind = match code {
+        "PreconditionFailed" => ErrorKind::AlreadyExists,
+        // Of two that create the same object at this moment, one will have in the next.
+        "ConditionalRequestConflict" | "OperationAborted" => ErrorKind::Unreachable,
+        "NoSuchKey" | "NoSuchVersion" => ErrorKind::NotFound,
+        "NoSuchBucket" | "InvalidBucketName" | "XMinioInvalidBucketName" => ErrorKind::WrongPlace,
+        "PermanentRedirect" | "TemporaryRedirect" | "Redirect" => ErrorKind::WrongPlace,
+        "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            ErrorKind::WrongPlace
         }
-        // Two create the same object at this moment; in the next, one of them has.
-        "ConditionalRequestConflict" | "OperationAborted" => {
-            (ErrorKind::Unreachable, "Try again; somebody else writes the same object.")
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => ErrorKind::NotAllowed,
+        "InvalidAccessKeyId" | "InvalidToken" | "UnrecognizedClientException" => {
+            ErrorKind::NotAllowed
         }
-        "NoSuchKey" | "NoSuchVersion" => {
-            (ErrorKind::NotFound, "Look whether this is the right repository.")
-        }
-        "NoSuchBucket" | "XMinioInvalidBucketName" | "InvalidBucketName" => {
-            (ErrorKind::WrongPlace, "Create the bucket, or correct the repository's URL.")
-        }
+        "SignatureDoesNotMatch" | "RequestTimeTooSkewed" => ErrorKind::NotAllowed,
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => ErrorKind::NotAllowed,
+        "InvalidObjectState" => ErrorKind::NotAllowed,
+        "SlowDown" | "SlowDownRead" | "SlowDownWrite" => ErrorKind::Throttled,
+        "Throttling" | "ThrottlingException" | "KMS.ThrottlingException" => ErrorKind::Throttled,
+        "RequestLimitExceeded" | "BandwidthLimitExceeded" => ErrorKind::Throttled,
+        "TooManyRequests" | "TooManyRequestsException" => ErrorKind::Throttled,
+        "BadDigest" | "InvalidDigest" => ErrorKind::Corrupt,
+        "XAmzContentChecksumMismatch" | "XAmzContentSHA256Mismatch" => ErrorKind::Corrupt,
+        "InvalidRange" => ErrorKind::Corrupt,
+        "QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" => ErrorKind::Full,
+        "InsufficientCapacity" | "StorageLimitExceeded" => ErrorKind::Full,
+        "RequestTimeout" | "IncompleteBody" | "InternalError" => ErrorKind::Unreachable,
+        "ServiceUnavailable" | "XMinioServerNotInitialized" => ErrorKind::Unreachable,
+        code if code.starts_with("KMS.") => ErrorKind::NotAllowed,
+        _ => return None,
+    };
+    Some((kind, hint(code, kind)))
+}
+
+/// What to do about a code, else about its kind.
+fn hint(code: &str, kind: ErrorKind) -> &'static str {
+    match code {
         "PermanentRedirect"
         | "TemporaryRedirect"
         | "Redirect"
         | "AuthorizationHeaderMalformed"
         | "IllegalLocationConstraintException" => {
-            (ErrorKind::WrongPlace, "Set s3.region (or AWS_REGION) to the bucket's region.")
+            "Set s3.region (or AWS_REGION) to the bucket's region."
+        }
+        "NoSuchBucket" => "Create the bucket, or correct the repository's URL.",
+        "ConditionalRequestConflict" | "OperationAborted" => {
+            "Try again: somebody else writes the same object."
         }
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
-            (ErrorKind::NotAllowed, "The credentials have expired: renew them.")
+            "The credentials have expired: renew them."
         }
         "InvalidAccessKeyId" | "InvalidToken" | "UnrecognizedClientException" => {
-            (ErrorKind::NotAllowed, "The store does not know this access key: correct it.")
+            "The store does not know this access key: correct it."
         }
-        "SignatureDoesNotMatch" => (
-            ErrorKind::NotAllowed,
-            "The secret key is wrong, or something on the way changes requests.",
-        ),
-        "RequestTimeTooSkewed" => (ErrorKind::NotAllowed, "Set this host's clock."),
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "UnauthorizedAccess" => {
-            (ErrorKind::NotAllowed, "Let the policy of this role or key allow the request.")
+        "SignatureDoesNotMatch" => {
+            "The secret key is wrong, or something on the way changes requests."
         }
-        "InvalidObjectState" => (
-            ErrorKind::NotAllowed,
-            "The object is in a cold storage class: restore it there first.",
-        ),
-        "SlowDown"
-        | "SlowDownRead"
-        | "SlowDownWrite"
-        | "Throttling"
-        | "ThrottlingException"
-        | "RequestLimitExceeded"
-        | "TooManyRequests"
-        | "TooManyRequestsException"
-        | "BandwidthLimitExceeded"
-        | "KMS.ThrottlingException" => (
-            ErrorKind::Throttled,
-            "The store asks to slow down: raise its limits, or lower the parallelism.",
-        ),
-        "BadDigest"
-        | "InvalidDigest"
-        | "XAmzContentChecksumMismatch"
-        | "XAmzContentSHA256Mismatch" => (
-            ErrorKind::Corrupt,
-            "The bytes changed on their way: look at the network and its proxies.",
-        ),
-        "QuotaExceeded"
-        | "XMinioStorageFull"
-        | "XMinioAdminBucketQuotaExceeded"
-        | "InsufficientCapacity"
-        | "StorageLimitExceeded" => {
-            (ErrorKind::Full, "Free space in the store, or raise its quota.")
-        }
-        "RequestTimeout"
-        | "IncompleteBody"
-        | "InternalError"
-        | "ServiceUnavailable"
-        | "ServerNotInitialized"
-        | "XMinioServerNotInitialized" => (ErrorKind::Unreachable, "Look at the store's health."),
-        "InvalidRange" => (ErrorKind::Corrupt, "The object was cut short; run `walden verify`."),
+        "RequestTimeTooSkewed" => "Set this host's clock.",
+        "InvalidObjectState" => "The object is in a cold storage class: restore it there first.",
+        "InvalidRange" => "The object was cut short; run `walden verify`.",
         code if code.starts_with("KMS.") => {
-            (ErrorKind::NotAllowed, "Let the role use the KMS key, and look whether it is enabled.")
+            "Let the role use the KMS key, and look whether it is enabled."
         }
-        _ => return None,
-    })
+        _ => hint_of_kind(kind),
+    }
+}
+
+fn hint_of_kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::AlreadyExists => "Objects are written once; nothing was changed.",
+        ErrorKind::NotFound => "Look whether this is the right repository.",
+        ErrorKind::WrongPlace => "Look at the bucket's name, at s3.region and at s3.endpoint.",
+        ErrorKind::NotAllowed => "Look at the credentials and at the policy of their role.",
+        ErrorKind::Throttled => "The store asks to slow down: raise its limits, or ask for less.",
+        ErrorKind::Corrupt => {
+            "The bytes changed on their way: look at the network and its proxies."
+        }
+        ErrorKind::Full => "Free space in the store, or raise its quota.",
+        _ => "Look at the store's health.",
+    }
 }
 
 fn by_status(status: u16, asked: Asked) -> Option<(ErrorKind, &'static str)> {
-    Some(match status {
-        301 | 307 | 308 => (
-            ErrorKind::WrongPlace,
-            "Set s3.region (or AWS_REGION) and s3.endpoint to the bucket's.",
-        ),
-        401 | 403 => {
-            (ErrorKind::NotAllowed, "Look at the credentials and at the policy of their role.")
-        }
-        404 if asked == Asked::Object => {
-            (ErrorKind::NotFound, "Look whether this is the right repository.")
-        }
-        404 => (ErrorKind::WrongPlace, "Look at the bucket's name and at s3.endpoint."),
-        408 | 409 => (ErrorKind::Unreachable, "Look at the store's health."),
-        412 => (ErrorKind::AlreadyExists, "Objects are written once; nothing was changed."),
-        416 => (ErrorKind::Corrupt, "The object was cut short; run `walden verify`."),
-        429 => (ErrorKind::Throttled, "The store asks to slow down: raise its limits."),
-        507 => (ErrorKind::Full, "Free space in the store, or raise its quota."),
-        500..=599 => (ErrorKind::Unreachable, "Look at the store's health."),
+    let kind = match status {
+        301 | 307 | 308 => ErrorKind::WrongPlace,
+        401 | 403 => ErrorKind::NotAllowed,
+        404 if asked == Asked::Object => ErrorKind::NotFound,
+        404 => ErrorKind::WrongPlace,
+        408 | 409 => ErrorKind::Unreachable,
+        412 => ErrorKind::AlreadyExists,
+        416 => ErrorKind::Corrupt,
+        429 => ErrorKind::Throttled,
+        507 => ErrorKind::Full,
+        500..=599 => ErrorKind::Unreachable,
         _ => return None,
-    })
+    };
+    Some((kind, hint_of_kind(kind)))
 }
 
 /// In seconds, or as a date.
@@ -201,7 +198,8 @@ fn retry_after(answer: &HttpResponse) -> Option<Duration> {
 fn without_answer(error: &(dyn std::error::Error + 'static), place: &str) -> Error {
     let connection = find::<ConnectorError>(error);
     if let Some(credentials) = find::<CredentialsError>(error) {
-        // An instance's metadata or a token service that does not answer says nothing about our rights.
+        // An instance's metadata or a token service that does not answer says nothing about our
+        // rights.
         let unanswered = matches!(credentials, CredentialsError::ProviderTimedOut(_))
             || connection.is_some_and(|error| error.is_io() || error.is_timeout());
         let (kind, hint) = match credentials {
@@ -211,7 +209,7 @@ fn without_answer(error: &(dyn std::error::Error + 'static), place: &str) -> Err
             ),
             CredentialsError::CredentialsNotLoaded(_) => (
                 ErrorKind::NotAllowed,
-                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the host a role.",
+                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give a role.",
             ),
             _ => (ErrorKind::NotAllowed, "Look at the credentials' configuration."),
         };

@@ -91,8 +91,8 @@ impl S3 {
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
-        // One worker beside the callers, which only wait: with none, a caller would have to drive the others' requests,
-        // and connections would stand still between two requests.
+        // One worker beside the callers, which only wait: with none, a caller would have to drive
+        // the others' requests, and connections would stand still between two requests.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("s3")
@@ -131,8 +131,8 @@ impl S3 {
             .bucket(&self.bucket)
             .key(self.key(key))
             .set_if_none_match(conditional.then(|| "*".to_owned()))
-            // Given, the SDK computes none of its own, sends the body in one plain piece, and the store refuses bytes
-            // that differ.
+            // Given, the SDK computes none of its own, sends the body in one plain piece, and the
+            // store refuses bytes that differ.
             .checksum_crc32(encode_crc32(body.crc32))
             .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
             .set_server_side_encryption(options.sse.as_deref().map(ServerSideEncryption::from))
@@ -175,8 +175,9 @@ impl S3 {
         self.confirm(client, key, body, &answer).await
     }
 
-    /// A store that refuses early hangs up on what is still being sent, and its answer may be lost with the connection;
-    /// so may the answer to a put that was carried out. Either way the object is there, and that is what to say.
+    /// A store that refuses early hangs up on what is still being sent, and its answer may be lost
+    /// with the connection; so may the answer to a put that was carried out. Either way the object
+    /// is there, and that is what to say.
     async fn after_all(&self, client: &Client, key: &Key, error: Error) -> Error {
         match self.look(client, key).await {
             Ok(_) => self.already_exists(key),
@@ -202,7 +203,8 @@ impl S3 {
         }
     }
 
-    /// A yes counts when the store names the checksum of what it has; one that never does is read back.
+    /// A yes counts when the store names the checksum of what it has; one that never does is read
+    /// back.
     async fn confirm(
         &self,
         client: &Client,

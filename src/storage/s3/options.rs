@@ -8,9 +8,11 @@ use std::time::Duration;
 pub struct Options {
     /// `http://` or `https://`; none: AWS itself, or what `AWS_ENDPOINT_URL` says.
     pub endpoint: Option<String>,
-    /// None: AWS's own chain (environment, profile, instance); `us-east-1` where an endpoint is given.
+    /// None: AWS's own chain (environment, profile, instance); `us-east-1` where an endpoint is
+    /// given.
     pub region: Option<String>,
-    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; none: only where an endpoint is given.
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; none: only where an endpoint is
+    /// given.
     pub path_style: Option<bool>,
     pub storage_class: Option<String>,
     /// `AES256`, `aws:kms` or `aws:kms:dsse`.
@@ -45,7 +47,7 @@ impl Default for Options {
     }
 }
 
-/// Whether the store keeps `If-None-Match: *`; see `probe_conditional_put`.
+/// Whether the store keeps `If-None-Match: *`; claiming a place finds out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConditionalPut {
     /// Yes, until the store says that it does not know it.

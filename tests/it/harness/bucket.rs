@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::Request;
@@ -13,8 +14,8 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use walden::storage::s3;
-use walden::storage::{Location, Options};
+use walden::storage::s3::{self, S3};
+use walden::storage::{self, Location, Options, Storage};
 
 use crate::harness::proxy::{Fault, Proxy};
 
@@ -70,6 +71,16 @@ impl Bucket {
         }
     }
 
+    /// As the product opens it: retries and all.
+    pub fn store(&self) -> Arc<dyn Storage> {
+        storage::open(&self.location(), &self.options(), None).unwrap()
+    }
+
+    /// The backend alone: each fault is seen.
+    pub fn backend(&self) -> S3 {
+        S3::new(NAME, None, self.s3_options(), None)
+    }
+
     /// For a program's environment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
@@ -107,8 +118,8 @@ impl Bucket {
         fs::write(self.path(key), bytes).unwrap();
     }
 
-    /// As if somebody had deleted the bucket. The server would make it anew at the next PUT, which no real store does,
-    /// so the proxy answers for it.
+    /// As if somebody had deleted the bucket. The server would make it anew at the next PUT, which
+    /// no real store does, so the proxy answers for it.
     pub fn vanish(&self) {
         fs::remove_dir_all(self.root.path().join(NAME)).unwrap();
         self.proxy.fault(None, "", Fault::error(404, "NoSuchBucket"));
@@ -132,7 +143,8 @@ async fn serve(service: S3Service) -> SocketAddr {
         while let Ok((socket, _)) = listener.accept().await {
             socket.set_nodelay(true).unwrap();
             let service = service.clone();
-            // The whole request is read before it is refused; else refusing would cut the connection, now and then.
+            // The whole request is read before it is refused; else refusing would cut the
+            // connection, now and then.
             let answer = service_fn(move |request: Request<Incoming>| {
                 let service = service.clone();
                 async move {

@@ -191,6 +191,12 @@ impl Cluster {
         up
     }
 
+    /// From the next start on, also on TCP, at localhost.
+    pub fn listen_on(&mut self, port: u16) {
+        self.launch.port = port;
+        self.launch.settings.push(("listen_addresses".to_owned(), "localhost".to_owned()));
+    }
+
     /// A fast stop, as an administrator would.
     #[track_caller]
     pub fn stop(&mut self) {
@@ -242,7 +248,7 @@ impl Cluster {
 
     /// A connection that stays, to a database.
     pub fn session(&self, database: &str) -> Result<Session, String> {
-        Session::open(&self.launch.socket_directory, PORT, database)
+        Session::open(&self.launch.socket_directory, self.launch.port, database)
     }
 
     /// The first column of the first row, `NULL` as the empty text.
@@ -364,8 +370,8 @@ impl Cluster {
         for (name, value) in &self.launch.environment {
             walden = walden.env(name, value);
         }
-        let socket = self.socket_directory();
-        walden.env("PGHOST", socket).env("PGPORT", PORT.to_string()).env("PGUSER", "postgres")
+        let (socket, port) = (self.socket_directory(), self.launch.port.to_string());
+        walden.env("PGHOST", socket).env("PGPORT", port).env("PGUSER", "postgres")
     }
 
     /// Appends to postgresql.conf; the next start or `reload` reads it.

@@ -7,6 +7,9 @@ pub mod bucket;
 pub mod cluster;
 /// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
 pub mod moto;
+/// A third make, built on demand, that ignores conditional requests.
+#[cfg(feature = "test-stores")]
+pub mod garage;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;

@@ -1,4 +1,4 @@
-//! moto from PyPI, a second make of S3: a process of its own, stopped with the value that stands for it.
+//! moto from PyPI, a second make of S3: a process of its own, stopped with its value.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

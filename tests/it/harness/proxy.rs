@@ -191,7 +191,8 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
         if !*open.borrow_and_update() {
             drop(listener.take());
             connections.shutdown().await;
-            // Bound and not listening: connections are refused, and nobody takes the port meanwhile.
+            // Bound and not listening: connections are refused, and nobody takes the port
+            // meanwhile.
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_reuseaddr(true).unwrap();
             socket.bind(address).unwrap();

@@ -38,6 +38,12 @@ impl Scratch {
         directory
     }
 
+    /// A file in it, made by the test, belongs to the server's user from here on.
+    pub fn give(&self, name: &str) {
+        let user = privileges::server_user().expect("find the server's user");
+        privileges::give(&self.join(name), user.as_ref()).expect("give the file away");
+    }
+
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

@@ -1,5 +1,5 @@
-//! A data directory without a server: a pg_control, a pg_wal, and WAL made by hand. Quick, for what PostgreSQL itself
-//! is not needed for.
+//! A data directory without a server: a pg_control, a pg_wal, and WAL made by hand. Quick, for what
+//! PostgreSQL itself is not needed for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,11 @@ impl Site {
         Site::lay_out(Scratch::new(), repository.to_owned(), environment)
     }
 
-    fn lay_out(scratch: Scratch, repository: String, environment: Vec<(&'static str, String)>) -> Site {
+    fn lay_out(
+        scratch: Scratch,
+        repository: String,
+        environment: Vec<(&'static str, String)>,
+    ) -> Site {
         for directory in ["data", "data/global", "data/pg_wal", "state"] {
             scratch.directory(directory);
         }
