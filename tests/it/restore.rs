@@ -15,7 +15,7 @@ struct Past {
     source: Cluster,
     /// After row n was committed, and before the next.
     after: Vec<String>,
-    _repository: Scratch,
+    repository: Scratch,
 }
 
 impl Past {
@@ -38,7 +38,7 @@ impl Past {
             after.push(now(&source));
         }
         source.archive_everything();
-        Past { source, after, _repository: repository }
+        Past { source, after, repository: repository }
     }
 
     fn restore(&self, directory: &Path) -> Walden {
@@ -277,4 +277,37 @@ fn stale_recovery_settings_of_the_source_are_switched_off_on_every_version() {
         recovered.wait_until("NOT pg_is_in_recovery()");
         assert_eq!(recovered.column("SELECT n FROM t"), ["1"], "PostgreSQL {major}");
     }
+}
+
+/// The recipe of docs/format.md, with nothing but cat, zstd, tar and sh.
+#[test]
+fn a_backup_is_restored_by_hand_as_the_documentation_says() {
+    let format = include_str!("../../docs/format.md");
+    let (_, recipe) = format.split_once("\n## Restoring by hand\n").unwrap();
+    let blocks = recipe.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let theirs = ["recovery_target_time", "pg_ctl start"];
+    let lines =
+        blocks.flat_map(str::lines).filter(|line| !theirs.iter().any(|t| line.starts_with(t)));
+    let script = lines.fold("set -e\n".to_owned(), |script, line| script + line + "\n");
+    let script = script.replace("16384", "$oid").replace("/new/place", "$place");
+    let past = Past::of(ANY_MAJOR, true);
+    let oid = past.source.value("SELECT oid FROM pg_tablespace WHERE spcname = 'fast'");
+    let home = past.repository.path().join("main").join(past.source.system_identifier());
+    let backups = fs::read_dir(home.join("backup")).unwrap().flatten();
+    let id = backups.map(|entry| entry.file_name()).next().unwrap();
+    let place = Scratch::new();
+    let (new, elsewhere) = (place.join("new"), place.join("elsewhere"));
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &script]).env("home", home).env("id", id).env("oid", oid);
+    shell.env("new", &new).env("place", &elsewhere).current_dir("/");
+    let user = privileges::server_user().unwrap();
+    let done = privileges::run_as(&mut shell, user.as_ref()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    let mut recovered = Cluster::over(ANY_MAJOR, &new);
+    recovered.start_again();
+    recovered.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(recovered.value("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "1 2 3");
+    assert_eq!(recovered.value("SELECT n FROM f"), "42");
+    assert!(recovered.log().contains("archive recovery complete"), "{}", recovered.log());
 }

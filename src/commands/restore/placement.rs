@@ -58,6 +58,14 @@ impl Placement {
     pub fn new(manifest: &Manifest, directory: &Path, links: &[Link]) -> Result<Placement> {
         let map = Map { directory, links };
         let stream: u64 = manifest.packs.iter().map(|pack| pack.size).sum();
+        // Pack n begins at n * pack_bytes: a short one before the last would leave a hole.
+        let short = manifest
+            .packs
+            .split_last()
+            .is_some_and(|(_, packs)| packs.iter().any(|pack| pack.size != manifest.pack_bytes));
+        if short {
+            return Err(damaged("a pack before the last is not full".to_owned()));
+        }
         let mode = directory_mode(manifest);
         let (mut files, mut control) = (Vec::new(), None);
         let mut directories = BTreeMap::from([(directory.to_owned(), mode)]);
