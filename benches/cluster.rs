@@ -33,7 +33,8 @@ fn main() {
     let bench = Bench::start(&settings);
     bench.sql(&format!(
         "CREATE TABLE t AS SELECT n, sha512(n::text::bytea) a, sha512((-n)::text::bytea) b, \
-         sha512((n * 7)::text::bytea) c, sha512((n * 9)::text::bytea) d FROM generate_series(1, {ROWS}) n"
+         sha512((n * 7)::text::bytea) c, sha512((n * 9)::text::bytea) d FROM generate_series(1, \
+         {ROWS}) n"
     ));
     let size = bench.sql("SELECT sum(pg_database_size(oid))::bigint FROM pg_database");
     let size: u64 = size[0][0].as_deref().and_then(|size| size.parse().ok()).expect("a size");

@@ -1,7 +1,7 @@
 //! What a call costs from start to exit, beside what people use today: `make bench`.
 //!
-//! Every round runs every command once, in turn, on the same segment, so that a noisy machine is noisy for all; read
-//! the ratios, not the milliseconds.
+//! Every round runs every command once, in turn, on the same segment, so that a noisy machine is
+//! noisy for all; read the ratios, not the milliseconds.
 
 mod setup;
 
@@ -108,7 +108,8 @@ fn shell(script: &'static str) -> MakeCommand {
     })
 }
 
-/// Segments of rows with uuids, hashes and jsonb and their indexes: WAL that compresses as real WAL does.
+/// Segments of rows with uuids, hashes and jsonb and their indexes: WAL that compresses as real WAL
+/// does.
 fn mixed(bench: &Bench) -> Vec<PathBuf> {
     bench.sql("CREATE TABLE t (id uuid PRIMARY KEY, hash text, document jsonb)");
     bench.sql("CREATE INDEX ON t (hash)");

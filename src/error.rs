@@ -31,7 +31,8 @@ pub enum ErrorKind {
     ForeignCluster,
     /// The store did not answer, or answered with a fault of its own.
     Unreachable,
-    /// The store answers, but this bucket, mount or prefix is not there, or is not what it should be.
+    /// The store answers, but this bucket, mount or prefix is not there, or is not what it should
+    /// be.
     WrongPlace,
     /// The store refused our credentials or our right to do this.
     NotAllowed,
@@ -152,7 +153,8 @@ impl Error {
         self.0.source.as_ref().and_then(|source| source.downcast_ref())
     }
 
-    /// What, where, why and what to do, on one line: the PostgreSQL log gets exactly one per failure.
+    /// What, where, why and what to do, on one line: the PostgreSQL log gets exactly one per
+    /// failure.
     pub fn one_line(&self) -> String {
         let mut line = self.to_string();
         if let Some(hint) = &self.0.hint {

@@ -1,6 +1,7 @@
 //! walden: a home for PostgreSQL's write-ahead log.
 //!
-//! The modules stand in reading order; each uses only those below it (`tests/tidy.rs` holds the order).
+//! The modules stand in reading order; each uses only those below it (`tests/tidy.rs` holds the
+//! order).
 
 pub mod cli;
 pub mod commands;

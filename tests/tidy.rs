@@ -273,14 +273,21 @@ fn has_word(code: &str, word: &str) -> bool {
     })
 }
 
-/// Named between backticks, or as the first word of a line, as in a map; with or without `src/`.
+/// Named between backticks or as the first word of a line, as in a map; with or without `src/`. A
+/// folder may also stand by its last name on a line that names the folder it lies in.
 fn is_named(map: &str, place: &str) -> bool {
-    let is_it = |word: &str| {
-        let word = word.strip_prefix("src/").unwrap_or(word).trim_end_matches('/');
-        word.trim_end_matches(".rs") == place
+    let names_in = |text: &str, place: &str| {
+        let is_it = |word: &str| {
+            let word = word.strip_prefix("src/").unwrap_or(word).trim_end_matches('/');
+            word.trim_end_matches(".rs") == place
+        };
+        text.split('`').skip(1).step_by(2).any(is_it)
+            || text.lines().filter_map(|line| line.split_whitespace().next()).any(is_it)
     };
-    map.split('`').skip(1).step_by(2).any(is_it)
-        || map.lines().filter_map(|line| line.split_whitespace().next()).any(is_it)
+    let beside_its_parent = |(parent, name): (&str, &str)| {
+        map.lines().any(|line| names_in(line, parent) && names_in(line, name))
+    };
+    names_in(map, place) || place.rsplit_once('/').is_some_and(beside_its_parent)
 }
 
 fn is_declared(parent: &str, name: &str) -> bool {
@@ -455,6 +462,9 @@ mod planted {
         assert!(is_named(map, "main"));
         assert!(!is_named(map, "host"), "prose names nothing");
         assert!(!is_named(map, "postgres"));
+        let row = "| `storage` | `directory`, `s3` |\n| `postgres` | `lsn` |\n";
+        assert!(is_named(row, "storage/s3"));
+        assert!(!is_named(row, "postgres/s3"), "another line names it");
     }
 
     #[test]

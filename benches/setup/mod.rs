@@ -1,4 +1,5 @@
-//! What the benches share: a real server to make WAL and data with, and a way to time whole processes.
+//! What the benches share: a real server to make WAL and data with, and a way to time whole
+//! processes.
 
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
@@ -103,7 +104,8 @@ fn resident_peak(status_file: &str) -> u64 {
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// CPU time of all children that have ended: `cutime` and `cstime` of proc_pid_stat(5), in ticks of 10 ms.
+/// CPU time of all children that have ended: `cutime` and `cstime` of proc_pid_stat(5), in ticks of
+/// 10 ms.
 fn children_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("read /proc/self/stat");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();

@@ -1,4 +1,5 @@
-//! Target to backup, timeline path and WAL: the choice a restore makes, or the reason why there is none.
+//! Target to backup, timeline path and WAL: the choice a restore makes, or the reason why there is
+//! none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,7 +93,8 @@ pub fn choose(
     Ok(Choice { backup, path, notes })
 }
 
-/// Whether the archived WAL can lead from the backup to the target, as far as names and times can tell.
+/// Whether the archived WAL can lead from the backup to the target, as far as names and times can
+/// tell.
 pub fn check_wal(choice: &Choice, target: &Target, archived: &ArchivedWal) -> Result<WalRun> {
     let run = WalRun::from(choice, archived)?;
     if run.end < choice.backup.end_lsn {
@@ -145,8 +147,8 @@ impl WalRun {
     }
 }
 
-/// The segments recovery would read, by where they start; of two, that of the newer timeline, as PostgreSQL does
-/// (`XLogFileReadAnyTLI`).
+/// The segments recovery would read, by where they start; of two, that of the newer timeline, as
+/// PostgreSQL does (`XLogFileReadAnyTLI`).
 fn on_path(
     path: &TimelinePath,
     archived: &ArchivedWal,

@@ -21,7 +21,8 @@ pub enum Target {
     /// After the last commit at or before this time; to the microsecond, as PostgreSQL keeps times.
     Time(Timestamp),
     Lsn(Lsn),
-    /// As `pg_current_xact_id` or the 32-bit number in the log; PostgreSQL looks at the lower 32 bits.
+    /// As `pg_current_xact_id` or the 32-bit number in the log; PostgreSQL looks at the lower 32
+    /// bits.
     Xid(u64),
     /// A restore point.
     Name(String),
@@ -179,7 +180,8 @@ fn to_microseconds(time: Timestamp) -> Timestamp {
     time.round(floor).unwrap_or(time)
 }
 
-/// Only names that mean one zone: UTC, and `Area/City` of the time zone database. `CET` and `EST` do not.
+/// Only names that mean one zone: UTC, and `Area/City` of the time zone database. `CET` and `EST`
+/// do not.
 fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Timestamp> {
     let zone = match name {
         "UTC" | "GMT" | "Z" | "z" => TimeZone::UTC,
@@ -206,8 +208,8 @@ fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Times
         .hint(format!("Say which is meant: --target-time '{early}' or --target-time '{late}'.")))
 }
 
-const WAYS: &str = "Write the offset, as in 2026-11-21T10:15:30+02:00 or 2026-11-21T10:15:30Z, or a zone such as \
-                    Europe/Berlin.";
+const WAYS: &str = "Write the offset, as in 2026-11-21T10:15:30+02:00 or 2026-11-21T10:15:30Z, \
+                    or a zone such as Europe/Berlin.";
 
 fn without_zone(text: &str, civil: DateTime, zones: &Zones<'_>) -> Error {
     let utc = format!("{civil}Z");

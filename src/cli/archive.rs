@@ -17,7 +17,8 @@ const GRACE: Duration = Duration::from_secs(10);
 ///
 /// archive_command = 'walden push "%p"'
 ///
-/// Exits 0 only when the file is in the repository, durable and verified, or the identical file was there already.
+/// Exits 0 only when the file is in the repository, durable and verified, or the identical file was
+/// there already.
 #[derive(Debug, clap::Args)]
 pub struct Push {
     /// The file, %p.
@@ -28,8 +29,8 @@ pub struct Push {
 ///
 /// restore_command = 'walden fetch "%f" "%p"'
 ///
-/// Exits 1 only on proof of absence; whatever else fails ends in 200, and PostgreSQL stops instead of promoting (in 3
-/// beside standby.signal, and PostgreSQL asks again).
+/// Exits 1 only on proof of absence; whatever else fails ends in 200, and PostgreSQL stops instead
+/// of promoting (in 3 beside standby.signal, and PostgreSQL asks again).
 #[derive(Debug, clap::Args)]
 pub struct Fetch {
     /// The file wanted, %f.
@@ -47,8 +48,8 @@ impl Push {
         );
         watchdog::start(limit + GRACE, exit::code(ErrorKind::Unreachable), move || {
             format!(
-                "walden: push: no outcome after {} s (hint: Is the disk of pg_wal or of the repository stuck? \
-                 PostgreSQL will archive the file again)",
+                "walden: push: no outcome after {} s (hint: Is the disk of pg_wal or of the \
+                 repository stuck? PostgreSQL will archive the file again)",
                 (limit + GRACE).as_secs()
             )
         });
@@ -57,8 +58,8 @@ impl Push {
 }
 
 impl Fetch {
-    /// Installs no signal handler: told to stop, it must die by that signal at once, and PostgreSQL knows what it
-    /// means.
+    /// Installs no signal handler: told to stop, it must die by that signal at once, and PostgreSQL
+    /// knows what it means.
     pub fn run(self, app: &App) -> Result<()> {
         let name = WalFileName::parse(&self.file)?;
         let limit = app.settings.fetch.retry_for + app.settings.s3.request_timeout;

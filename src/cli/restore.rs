@@ -89,8 +89,8 @@ pub struct Restore {
     jobs: Option<std::num::NonZeroUsize>,
 }
 
-const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control is unfinished: \
-                            remove it. A server that was started goes on.)";
+const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control \
+                            is unfinished: remove it. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]
@@ -251,7 +251,8 @@ fn spinner(silent: bool) -> ProgressBar {
     }
 }
 
-/// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with --wait.
+/// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with
+/// --wait.
 fn json(plan: &Plan, restored: bool, outcome: Option<&Outcome>) -> Result<String> {
     let mut shape = serde_json::to_value(plan)
         .map_err(|e| Error::new(ErrorKind::Bug, "write the plan").source(e))?;

@@ -1,7 +1,8 @@
 //! Bytes to sealed bytes and back: compress, checksum, frame. Pure: no files, no clock.
 //!
-//! A sealed object is ordinary zstd: one skippable frame that holds a small JSON header, then frames with content
-//! checksums, so that `zstd -d` gives the raw bytes. `docs/format.md` has the byte tables.
+//! A sealed object is ordinary zstd: one skippable frame that holds a small JSON header, then
+//! frames with content checksums, so that `zstd -d` gives the raw bytes. `docs/format.md` has the
+//! byte tables.
 
 pub mod header;
 pub mod seal;
@@ -13,7 +14,8 @@ pub use open::{open, same_content};
 pub use pack::{FrameSealer, PackBuilder, SealedFrame};
 pub use seal::Sealer;
 
-/// How objects are compressed. zstd level 1 by default: on real WAL it is as small as level 3 at twice the speed.
+/// How objects are compressed. zstd level 1 by default: on real WAL it is as small as level 3 at
+/// twice the speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
     /// zstd's level, -7 to 19.

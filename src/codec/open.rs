@@ -6,7 +6,8 @@ use crate::codec::header::Header;
 use crate::error::{Error, ErrorKind, Result};
 
 const PIECE_BYTES: usize = 256 << 10;
-/// No level up to 19 needs a larger window; a frame that asks for more is damaged, and must not cost memory.
+/// No level up to 19 needs a larger window; a frame that asks for more is damaged, and must not
+/// cost memory.
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// Hands the raw content to `sink` in pieces, and checks it: zstd's own checksums, length, CRC-32.
@@ -40,7 +41,8 @@ pub fn open(object: &[u8], mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<
     Ok(header)
 }
 
-/// Whether two sealed objects hold the same raw content, however each was compressed. Both are read to the end.
+/// Whether two sealed objects hold the same raw content, however each was compressed. Both are read
+/// to the end.
 pub fn same_content(one: &[u8], other: &[u8]) -> Result<bool> {
     let (header, compressed) = Header::split(one)?;
     let mut decoder = zstd::stream::read::Decoder::with_buffer(compressed).map_err(damaged)?;

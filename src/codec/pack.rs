@@ -1,7 +1,9 @@
-//! Packs: slices of a tar stream in the zstd seekable format, so that one file can be had without the rest.
+//! Packs: slices of a tar stream in the zstd seekable format, so that one file can be had without
+//! the rest.
 //!
-//! Format: contrib/seekable_format/zstd_seekable_compression_format.md of the zstd sources. Our header frame is the
-//! first entry of the seek table, with no content. A pack opens like any other object, by `open`.
+//! Format: contrib/seekable_format/zstd_seekable_compression_format.md of the zstd sources. Our
+//! header frame is the first entry of the seek table, with no content. A pack opens like any other
+//! object, by `open`.
 
 use crate::codec::Compression;
 use crate::codec::header::{Content, Header};
@@ -83,7 +85,8 @@ impl PackBuilder {
     }
 }
 
-/// Entries of (compressed size, raw size), then their number, a descriptor of 0 (no checksums), and the magic.
+/// Entries of (compressed size, raw size), then their number, a descriptor of 0 (no checksums), and
+/// the magic.
 fn append_seek_table(object: &mut Vec<u8>, table: &[(u32, u32)]) {
     let mut put = |number: u32| object.extend_from_slice(&number.to_le_bytes());
     put(SEEK_TABLE_MAGIC);

@@ -14,7 +14,8 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// `size`: the raw content's length in bytes, which must then come; it stands in the zstd frame header.
+    /// `size`: the raw content's length in bytes, which must then come; it stands in the zstd frame
+    /// header.
     pub fn new(compression: Compression, size: u64) -> Result<Self> {
         let start = || -> std::io::Result<_> {
             let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), compression.level)?;
@@ -92,7 +93,8 @@ mod tests {
         for at in good.len() - body.len()..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x40;
-            // A flip may turn the frame into one that decodes to the same bytes (an unused bit); never to others.
+            // A flip may turn the frame into one that decodes to the same bytes (an unused bit);
+            // never to others.
             match opened(&bad) {
                 Ok(content) => assert_eq!(content, raw, "byte {at}"),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}"),

@@ -83,8 +83,8 @@ impl PendingFile {
         sync_folder(folder_of(&self.destination))
     }
 
-    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`, without the waits for
-    /// the disk.
+    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`,
+    /// without the waits for the disk.
     pub fn hand_over(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.destination)?;
         self.published = true;

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// The directory we are called in, if it is a data directory; else the one that `file` lies in (`<pgdata>/pg_wal/…`);
-/// else what the settings say. PostgreSQL calls its commands in the data directory, and that beats a setting: the
-/// configuration of the production cluster may well be in use beside a restored copy of it.
+/// The directory we are called in, if it is a data directory; else the one that `file` lies in
+/// (`<pgdata>/pg_wal/…`); else what the settings say. PostgreSQL calls its commands in the data
+/// directory, and that beats a setting: the configuration of the production cluster may well be in
+/// use beside a restored copy of it.
 pub fn find(file: Option<&Path>, configured: Option<&Path>) -> Option<PathBuf> {
     let is_data_directory = |path: &PathBuf| path.join("global/pg_control").is_file();
     let here = std::env::current_dir().ok();

@@ -6,8 +6,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// From now on SIGTERM, SIGINT and SIGHUP end the process at once with `code` and one line.
 ///
-/// For `push`: PostgreSQL takes death by a signal for a fault of the archiver itself, restarts it and counts nothing
-/// (`pgarch_archiveXlog`, pgarch.c). Nothing needs undoing: an object is there whole or not at all.
+/// For `push`: PostgreSQL takes death by a signal for a fault of the archiver itself, restarts it
+/// and counts nothing (`pgarch_archiveXlog`, pgarch.c). Nothing needs undoing: an object is there
+/// whole or not at all.
 pub fn exit_when_told(code: u8, line: &'static str) {
     let mut signals = match signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]) {
         Ok(signals) => signals,

@@ -1,7 +1,7 @@
 //! `global/pg_control`: which cluster a data directory is.
 //!
-//! Layout: `ControlFileData` in src/include/catalog/pg_control.h; the offsets below were read off files of
-//! 15, 16, 17 and 18, which agree in all that is used here.
+//! Layout: `ControlFileData` in src/include/catalog/pg_control.h; the offsets below were read off
+//! files of 15, 16, 17 and 18, which agree in all that is used here.
 
 use std::path::Path;
 

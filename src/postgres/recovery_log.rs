@@ -76,17 +76,17 @@ mod tests {
 
     /// As 15.18 writes it.
     const PROMOTED: &str = "\
-2026-11-21 10:00:00.1 UTC [7] LOG:  starting point-in-time recovery to 2026-11-21 09:59:00+00
-2026-11-21 10:00:00.2 UTC [7] LOG:  restored log file \"000000010000000000000002\" from archive
-2026-11-21 10:00:00.3 UTC [7] LOG:  consistent recovery state reached at 0/2000100
-2026-11-21 10:00:00.3 UTC [1] LOG:  database system is ready to accept read-only connections
-2026-11-21 10:00:00.4 UTC [7] LOG:  restored log file \"000000010000000000000003\" from archive
-2026-11-21 10:00:00.5 UTC [7] LOG:  recovery stopping before commit of transaction 745, time 2026-11-21 09:59:30+00
-2026-11-21 10:00:00.5 UTC [7] LOG:  redo done at 0/3000028 system usage: CPU: user: 0.00 s
-2026-11-21 10:00:00.5 UTC [7] LOG:  last completed transaction was at log time 2026-11-21 09:58:00.25+00
-2026-11-21 10:00:00.6 UTC [7] LOG:  selected new timeline ID: 2
-2026-11-21 10:00:00.7 UTC [7] LOG:  archive recovery complete
-2026-11-21 10:00:00.8 UTC [1] LOG:  database system is ready to accept connections
+10:00:00.1 [7] LOG:  starting point-in-time recovery to 2026-11-21 09:59:00+00
+10:00:00.2 [7] LOG:  restored log file \"000000010000000000000002\" from archive
+10:00:00.3 [7] LOG:  consistent recovery state reached at 0/2000100
+10:00:00.3 [1] LOG:  database system is ready to accept read-only connections
+10:00:00.4 [7] LOG:  restored log file \"000000010000000000000003\" from archive
+10:00:00.5 [7] LOG:  recovery stopping before commit of transaction 745, time 2026-11-21 09:59:30+00
+10:00:00.5 [7] LOG:  redo done at 0/3000028 system usage: CPU: user: 0.00 s
+10:00:00.5 [7] LOG:  last completed transaction was at log time 2026-11-21 09:58:00.25+00
+10:00:00.6 [7] LOG:  selected new timeline ID: 2
+10:00:00.7 [7] LOG:  archive recovery complete
+10:00:00.8 [1] LOG:  database system is ready to accept connections
 ";
 
     #[test]

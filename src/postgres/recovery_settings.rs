@@ -1,4 +1,5 @@
-//! The recovery settings of a restored data directory: our block in `postgresql.auto.conf`, and what it replaces.
+//! The recovery settings of a restored data directory: our block in `postgresql.auto.conf`, and
+//! what it replaces.
 
 use std::fmt::Write as _;
 
@@ -41,7 +42,8 @@ pub struct RecoverySettings {
     pub version: MajorVersion,
     /// As PostgreSQL shall run it; see `restore_command`.
     pub restore_command: String,
-    /// One of PostgreSQL's `recovery_target` settings and its value; none to recover to the end of the archive.
+    /// One of PostgreSQL's `recovery_target` settings and its value; none to recover to the end of
+    /// the archive.
     pub target: Option<(&'static str, String)>,
     pub inclusive: bool,
     /// A number, or `latest`.
@@ -53,9 +55,10 @@ pub struct RecoverySettings {
 impl RecoverySettings {
     /// The block, with its marks, to stand last in `postgresql.auto.conf`.
     ///
-    /// Empty values switch off what the source may have set in `postgresql.conf`. They come before the real target:
-    /// PostgreSQL refuses even an empty `recovery_target_xid` after a `recovery_target_time`
-    /// (`assign_recovery_target_xid`, "multiple recovery targets specified").
+    /// Empty values switch off what the source may have set in `postgresql.conf`. They come before
+    /// the real target: PostgreSQL refuses even an empty `recovery_target_xid` after a
+    /// `recovery_target_time` (`assign_recovery_target_xid`, "multiple recovery targets
+    /// specified").
     pub fn block(&self) -> String {
         let mut block = format!("{BLOCK_BEGIN}\n");
         for name in STALE {
@@ -82,7 +85,8 @@ impl RecoverySettings {
         block
     }
 
-    /// A whole `postgresql.auto.conf`: what is left of the source's, then the block. The last setting of a name wins.
+    /// A whole `postgresql.auto.conf`: what is left of the source's, then the block. The last
+    /// setting of a name wins.
     pub fn apply(&self, auto_conf: &str) -> String {
         let mut text = without_stale(auto_conf);
         if !text.is_empty() && !text.ends_with('\n') {
@@ -92,8 +96,8 @@ impl RecoverySettings {
     }
 }
 
-/// `restore_command`: the words of a call of walden, quoted for `sh`, with PostgreSQL's percent signs escaped, then
-/// `fetch` and its two arguments.
+/// `restore_command`: the words of a call of walden, quoted for `sh`, with PostgreSQL's percent
+/// signs escaped, then `fetch` and its two arguments.
 pub fn restore_command(words: &[String]) -> String {
     let call: Vec<String> = words.iter().map(|word| shell_word(word).replace('%', "%%")).collect();
     format!("{} fetch \"%f\" \"%p\"", call.join(" "))

@@ -1,4 +1,5 @@
-//! The number `initdb` gives to a cluster; it stands in pg_control and in the first page of every WAL segment.
+//! The number `initdb` gives to a cluster; it stands in pg_control and in the first page of every
+//! WAL segment.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,8 @@
 //! `tablespace_map`: where PostgreSQL links each tablespace when it starts from a backup.
 
-/// One line for each tablespace: oid, a space, the path, with a backslash before newlines, carriage returns and
-/// backslashes (`do_pg_backup_start` writes it so, `read_tablespace_map` reads it so, xlog.c and xlogrecovery.c).
+/// One line for each tablespace: oid, a space, the path, with a backslash before newlines, carriage
+/// returns and backslashes (`do_pg_backup_start` writes it so, `read_tablespace_map` reads it so,
+/// xlog.c and xlogrecovery.c).
 pub fn render<'a>(links: impl IntoIterator<Item = (u32, &'a str)>) -> String {
     let mut map = String::new();
     for (oid, path) in links {

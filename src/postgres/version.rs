@@ -9,7 +9,8 @@ use std::fmt;
 #[serde(transparent)]
 pub struct MajorVersion(pub u16);
 
-/// The versions walden is tested with, and the magic of their WAL pages (`XLOG_PAGE_MAGIC`, xlog_internal.h).
+/// The versions walden is tested with, and the magic of their WAL pages (`XLOG_PAGE_MAGIC`,
+/// xlog_internal.h).
 const SUPPORTED: [(MajorVersion, u16); 4] = [
     (MajorVersion(15), 0xD110),
     (MajorVersion(16), 0xD113),

@@ -1,4 +1,5 @@
-//! Checks that bytes are the WAL file they are named: the same check before a push and after a fetch.
+//! Checks that bytes are the WAL file they are named: the same check before a push and after a
+//! fetch.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::history_file::HistoryFile;
@@ -41,7 +42,8 @@ impl WalFileCheck {
         }
     }
 
-    /// The whole file has come. Segments tell more about themselves; text files carry no system identifier.
+    /// The whole file has come. Segments tell more about themselves; text files carry no system
+    /// identifier.
     pub fn finish(self) -> Result<Option<SegmentFacts>> {
         match self {
             WalFileCheck::Segment(check) => check.finish().map(Some),

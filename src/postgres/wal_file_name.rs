@@ -13,15 +13,18 @@ use crate::postgres::{Lsn, TimelineId};
 pub enum WalFileName {
     /// `000000010000000A000000FF`
     Segment(SegmentName),
-    /// `000000010000000A000000FF.partial`: the last, unfinished segment of a timeline left by promotion.
+    /// `000000010000000A000000FF.partial`: the last, unfinished segment of a timeline left by
+    /// promotion.
     Partial(SegmentName),
     /// `00000002.history`: where a timeline branched off.
     History(TimelineId),
-    /// `000000010000000A000000FF.00000028.backup`: notes of a base backup; the number is an offset in the segment.
+    /// `000000010000000A000000FF.00000028.backup`: notes of a base backup; the number is an offset
+    /// in the segment.
     BackupHistory(SegmentName, u32),
 }
 
-/// Timeline, log file (upper half of the LSN) and segment within it; the segment size is not part of the name.
+/// Timeline, log file (upper half of the LSN) and segment within it; the segment size is not part
+/// of the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentName {
     pub timeline: TimelineId,
@@ -32,8 +35,10 @@ pub struct SegmentName {
 impl WalFileName {
     pub fn parse(name: &str) -> Result<Self> {
         let bad = || {
-            Error::new(ErrorKind::Usage, format!("{name:?} is not the name of a WAL file"))
-                .hint("walden takes segments, .partial, .history and .backup files, named as PostgreSQL names them.")
+            Error::new(ErrorKind::Usage, format!("{name:?} is not the name of a WAL file")).hint(
+                "walden takes segments, .partial, .history and .backup files, named as \
+                       PostgreSQL names them.",
+            )
         };
         let (stem, rest) =
             name.split_once('.').map_or((name, None), |(stem, rest)| (stem, Some(rest)));
@@ -97,7 +102,8 @@ impl SegmentName {
         })
     }
 
-    /// The segment that holds the byte at `lsn`. `segment_size` in bytes, a power of two of at most 1 GiB.
+    /// The segment that holds the byte at `lsn`. `segment_size` in bytes, a power of two of at most
+    /// 1 GiB.
     pub fn containing(timeline: TimelineId, lsn: Lsn, segment_size: u32) -> Self {
         let low = (lsn.0 & 0xFFFF_FFFF) as u32;
         SegmentName { timeline, log: (lsn.0 >> 32) as u32, segment: low / segment_size }

@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{Home, Manifest, unopened};
 use crate::storage::Body;
 
-/// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`. Sorts by time.
+/// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`.
+/// Sorts by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId(String);
 

@@ -50,8 +50,9 @@ struct Proof {
 impl Home {
     /// Makes sure that `cluster.json` stands here. Many may claim at once; the first one writes it.
     ///
-    /// What seems to be the first is written a second time: a store that honours the condition then says "already
-    /// there", and one that does not has shown it, at the price of a `cluster.json` that says the same.
+    /// What seems to be the first is written a second time: a store that honours the condition then
+    /// says "already there", and one that does not has shown it, at the price of a `cluster.json`
+    /// that says the same.
     pub fn claim(&self, origin: &Origin) -> Result<Claim> {
         let proof = Proof { walden: 1, cluster: self.cluster.to_string(), origin: origin.clone() };
         let json = serde_json::to_vec_pretty(&proof)
@@ -76,13 +77,15 @@ impl Home {
         }
     }
 
-    /// Shows that this is the place: the store has a `cluster.json` of this very cluster. Without it, that an object
-    /// is missing proves nothing: the mount may be empty, the prefix wrong, the bucket another.
+    /// Shows that this is the place: the store has a `cluster.json` of this very cluster. Without
+    /// it, that an object is missing proves nothing: the mount may be empty, the prefix wrong, the
+    /// bucket another.
     pub fn prove(&self) -> Result<()> {
         let key = self.proof_key();
         let wrong = |what: &str| {
             Error::new(ErrorKind::WrongPlace, format!("{}/{key} {what}", self.storage.url())).hint(
-                "Is this the right repository and prefix, is it mounted, has this cluster ever archived here?",
+                "Is this the right repository and prefix, is it mounted, has this cluster ever \
+                 archived here?",
             )
         };
         let json = match self.storage.get(&key) {

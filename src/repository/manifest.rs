@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use crate::repository::BackupId;
 
-/// Raw bytes of the tar stream in each pack but the last: pack `n` holds the stream from `n * PACK_BYTES` on.
-/// Incompressible content stays well below the 64 MiB that an object may have.
+/// Raw bytes of the tar stream in each pack but the last: pack `n` holds the stream from `n *
+/// PACK_BYTES` on. Incompressible content stays well below the 64 MiB that an object may have.
 pub const PACK_BYTES: u64 = 32 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,7 +26,8 @@ pub struct Manifest {
     /// Replay must reach this to be consistent.
     pub end_lsn: Lsn,
     pub began: jiff::Timestamp,
-    /// When the server said that the copy ended; a target before it cannot be reached from this backup.
+    /// When the server said that the copy ended; a target before it cannot be reached from this
+    /// backup.
     pub ended: jiff::Timestamp,
     pub from_standby: bool,
     pub tablespaces: Vec<Tablespace>,
@@ -98,7 +99,8 @@ impl Manifest {
     /// The segments that replay needs to become consistent, first to last.
     pub fn wal_needed(&self) -> impl Iterator<Item = SegmentName> + use<> {
         let size = self.wal_segment_size;
-        // `end_lsn` is where the next record would begin: the byte before it is the last one needed.
+        // `end_lsn` is where the next record would begin: the byte before it is the last one
+        // needed.
         let last =
             SegmentName::containing(self.timeline, Lsn(self.end_lsn.0.saturating_sub(1)), size);
         let first = SegmentName::containing(self.timeline, self.start_lsn, size);

@@ -48,7 +48,8 @@ impl Repository {
         Home { storage, cluster, system_identifier }
     }
 
-    /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds one.
+    /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds
+    /// one.
     pub fn homes(&self) -> Result<Vec<Home>> {
         let listing = self.storage.list(Some(&layout::cluster(&self.cluster)))?;
         let identifiers = listing.folders.iter().filter_map(|folder| folder.parse().ok());

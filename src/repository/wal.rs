@@ -28,7 +28,8 @@ impl Home {
         }
     }
 
-    /// Hands the content of a WAL file to `sink`, checked by the time this returns; `Absent` only with proof.
+    /// Hands the content of a WAL file to `sink`, checked by the time this returns; `Absent` only
+    /// with proof.
     pub fn get_wal(
         &self,
         name: &WalFileName,

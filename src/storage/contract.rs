@@ -44,8 +44,8 @@ fn what_was_never_put_is_not_found(store: &dyn Storage) {
     assert_eq!(store.list(Some(&key("nowhere"))).unwrap(), Default::default());
 }
 
-/// Nor is anything below an object. Apart from the others: one server we test with keeps objects as files and answers
-/// such a request with a fault of its own.
+/// Nor is anything below an object. Apart from the others: one server we test with keeps objects as
+/// files and answers such a request with a fault of its own.
 pub fn folders_are_no_objects(store: &dyn Storage) {
     store.put_new(&key("folder/object"), &Body::new("x")).unwrap();
     are_not_found(store, &["folder", "folder/object/below"]);

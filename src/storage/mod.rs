@@ -132,11 +132,11 @@ pub struct Listing {
 
 /// A place that keeps objects. All methods block; all may be called from many threads at once.
 ///
-/// Kinds every backend uses: `NotFound`, `AlreadyExists`, `Unreachable`, `WrongPlace`, `NotAllowed`, `Throttled`,
-/// `Full`, `Corrupt`.
+/// Kinds every backend uses: `NotFound`, `AlreadyExists`, `Unreachable`, `WrongPlace`,
+/// `NotAllowed`, `Throttled`, `Full`, `Corrupt`.
 pub trait Storage: Send + Sync + fmt::Debug {
-    /// Creates an object, durable and verified when this returns; `AlreadyExists` where one of that name is there,
-    /// and that one is left as it was. Of many callers at once exactly one succeeds.
+    /// Creates an object, durable and verified when this returns; `AlreadyExists` where one of that
+    /// name is there, and that one is left as it was. Of many callers at once exactly one succeeds.
     fn put_new(&self, key: &Key, body: &Body) -> Result<()>;
 
     /// The whole object, or `NotFound`.
@@ -148,7 +148,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Size and time of an object, or `NotFound`.
     fn head(&self, key: &Key) -> Result<ObjectInfo>;
 
-    /// What lies one level below `folder` (`None`: the root). Empty where there is nothing: no proof of anything.
+    /// What lies one level below `folder` (`None`: the root). Empty where there is nothing: no
+    /// proof of anything.
     fn list(&self, folder: Option<&Key>) -> Result<Listing>;
 
     /// Removes an object; to remove what is not there is a success.

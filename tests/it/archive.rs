@@ -189,7 +189,8 @@ fn beside_standby_signal_a_fetch_that_cannot_decide_lets_postgresql_ask_again() 
     let fetch = site.fetch(SEGMENT);
     fetch.clone().env(IMPATIENT.0, IMPATIENT.1).run().exits(3).complains_in_one_line();
 
-    // Told to become the primary, it does not wait for segments any more; for history files it does.
+    // Told to become the primary, it does not wait for segments any more; for history files it
+    // does.
     fs::write(site.pgdata().join("promote"), "").unwrap();
     fetch.env("WALDEN_FETCH_RETRY_FOR", "100s").timeout(Duration::from_secs(20)).run().exits(3);
     let mut history = site.fetch("00000002.history").env("WALDEN_FETCH_RETRY_FOR", "100s").spawn();

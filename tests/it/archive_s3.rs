@@ -186,7 +186,8 @@ fn a_push_killed_at_any_instant_is_completed_by_the_next() {
 
 #[test]
 fn a_store_that_overwrites_is_found_out_once_and_then_asked_first() {
-    // The condition is a signed header: only a store that checks no signatures can be made to overlook it.
+    // The condition is a signed header: only a store that checks no signatures can be made to
+    // overlook it.
     let moto = Moto::start();
     moto.create_bucket("bucket");
     moto.proxy.fault(Some("PUT"), "", Fault::IgnoreCondition);

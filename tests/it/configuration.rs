@@ -170,7 +170,8 @@ fn postgresql_of_every_version_takes_the_archive_settings_and_the_role() {
     }
 }
 
-/// The least privileges suffice: by password, over a socket that trusts nobody, and what it made can be restored.
+/// The least privileges suffice: by password, over a socket that trusts nobody, and what it made
+/// can be restored.
 #[test]
 fn a_backup_succeeds_with_the_rights_of_the_sample_role() {
     let scratch = Scratch::new();

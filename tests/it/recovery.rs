@@ -1,5 +1,6 @@
-//! What PostgreSQL makes of `fetch` in real recovery: trouble never ends in a promotion with rows missing, and after
-//! repair recovery goes on. Each case is a row of the table "restore_command result" of the PostgreSQL sources.
+//! What PostgreSQL makes of `fetch` in real recovery: trouble never ends in a promotion with rows
+//! missing, and after repair recovery goes on. Each case is a row of the table "restore_command
+//! result" of the PostgreSQL sources.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{ANY_MAJOR, Bucket, Cluster, ClusterBuilder, Fault, Scratch};
 
-/// A cluster whose copy of an earlier moment can be recovered over and over, each time with other trouble.
+/// A cluster whose copy of an earlier moment can be recovered over and over, each time with other
+/// trouble.
 struct Accident {
     primary: Cluster,
     base: Cluster,
@@ -131,8 +133,8 @@ fn trouble_with_a_directory_stops_recovery_until_it_is_mended() {
     stops_and_goes_on_after(mount, accident.recovering(), ALL_ROWS);
 }
 
-/// What goes wrong with an unreadable history file otherwise: PostgreSQL believes that the timeline does not exist,
-/// follows the old one, and takes the number of the new one a second time.
+/// What goes wrong with an unreadable history file otherwise: PostgreSQL believes that the timeline
+/// does not exist, follows the old one, and takes the number of the new one a second time.
 #[test]
 fn trouble_with_a_history_file_stops_recovery_until_it_is_mended() {
     let accident = Accident::in_a_directory();

@@ -1,5 +1,5 @@
-//! The whole story, on every supported version, on a directory and on S3: archive, back up, suffer an accident, recover
-//! to the moment before.
+//! The whole story, on every supported version, on a directory and on S3: archive, back up, suffer
+//! an accident, recover to the moment before.
 
 use std::process::Command;
 
@@ -105,7 +105,8 @@ fn tell(major: MajorVersion, repository: &str, environment: &[(&str, String)]) {
     nothing_is_wrong_with(&mut recovered);
 }
 
-/// amcheck on every index and table, every page read with its checksum, and every record of the new WAL.
+/// amcheck on every index and table, every page read with its checksum, and every record of the new
+/// WAL.
 fn nothing_is_wrong_with(cluster: &mut Cluster) {
     cluster.sql("CREATE EXTENSION amcheck");
     cluster.sql(
@@ -129,7 +130,8 @@ fn nothing_is_wrong_with(cluster: &mut Cluster) {
     waldump_agrees(cluster);
 }
 
-/// Where pg_waldump of this version is installed, it reads the WAL of the recovered cluster to its end.
+/// Where pg_waldump of this version is installed, it reads the WAL of the recovered cluster to its
+/// end.
 fn waldump_agrees(cluster: &mut Cluster) {
     let Some(waldump) = harness::pg_waldump(cluster.major()) else { return };
     let segment = cluster.value("SELECT pg_walfile_name(pg_switch_wal())");

@@ -1,7 +1,9 @@
-//! `fetch`: one WAL file from the repository to where PostgreSQL wants it. The mirror image of `push`.
+//! `fetch`: one WAL file from the repository to where PostgreSQL wants it. The mirror image of
+//! `push`.
 //!
-//! "Absent" makes PostgreSQL end recovery and promote, so it is said only on proof. Everything else is tried again
-//! within `fetch.retry_for`; after that the caller exits with a code that PostgreSQL does not take for an end.
+//! "Absent" makes PostgreSQL end recovery and promote, so it is said only on proof. Everything else
+//! is tried again within `fetch.retry_for`; after that the caller exits with a code that PostgreSQL
+//! does not take for an end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::repository::{Home, Repository};
 
-/// What is damaged in the store stays damaged; what was damaged on the way comes whole the next time.
+/// What is damaged in the store stays damaged; what was damaged on the way comes whole the next
+/// time.
 const ATTEMPTS_AT_DAMAGED: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LONGEST: Duration = Duration::from_secs(10);
@@ -57,8 +60,8 @@ fn fetch_from_any(target: &Target<'_>, repositories: &[Repository]) -> Result<()
     }
 }
 
-/// A fetch that is killed leaves its temporary file in pg_wal. Under this name PostgreSQL removes it when it starts
-/// again (`RemoveTempXlogFiles`, xlog.c), and ignores it until then.
+/// A fetch that is killed leaves its temporary file in pg_wal. Under this name PostgreSQL removes
+/// it when it starts again (`RemoveTempXlogFiles`, xlog.c), and ignores it until then.
 const TEMPORARY_PREFIX: &str = "xlogtemp.walden-";
 
 /// Where PostgreSQL wants the file, and the server it is for.
@@ -79,7 +82,8 @@ impl Target<'_> {
             pending.write(piece).map_err(|e| self.unwritable(e))
         })?;
         self.expect_ours(check, system_identifier)?;
-        // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`, xlogarchive.c).
+        // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`,
+        // xlogarchive.c).
         pending.hand_over().map_err(|e| self.unwritable(e))
     }
 
@@ -151,8 +155,8 @@ impl Patience {
         may_heal && !self.deadline.has_passed()
     }
 
-    /// Waits with full jitter, so that many standbys do not come back at the same instant. Ends all patience once
-    /// `is_called_off`.
+    /// Waits with full jitter, so that many standbys do not come back at the same instant. Ends all
+    /// patience once `is_called_off`.
     fn pause(&mut self, error: &Error, is_called_off: impl Fn() -> bool) {
         let longest = PAUSE_FIRST.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_LONGEST);
         let pause = error.retry_after().unwrap_or_else(|| longest.mul_f64(fastrand::f64()));

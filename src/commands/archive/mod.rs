@@ -11,14 +11,15 @@ use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
 
-/// Bytes read or written at a time: large enough to be quick, small enough to stay in the cache. A buffer for a whole
-/// segment would cost more in page faults than the reading.
+/// Bytes read or written at a time: large enough to be quick, small enough to stay in the cache. A
+/// buffer for a whole segment would cost more in page faults than the reading.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The cluster that a command was called for.
 #[derive(Debug)]
 struct Caller {
-    /// `None` outside of a data directory: a segment says itself where it belongs, other files do not.
+    /// `None` outside of a data directory: a segment says itself where it belongs, other files do
+    /// not.
     control_file: Option<ControlFile>,
     /// As a person would name the place.
     place: String,
@@ -42,9 +43,9 @@ impl Caller {
         })
     }
 
-    /// Somebody asked this standby to become the primary (`PROMOTE_SIGNAL_FILE`, xlog.h): what it waits for now only
-    /// delays that. History files are worth the wait all the same: without them it would take a timeline that is
-    /// taken.
+    /// Somebody asked this standby to become the primary (`PROMOTE_SIGNAL_FILE`, xlog.h): what it
+    /// waits for now only delays that. History files are worth the wait all the same: without them
+    /// it would take a timeline that is taken.
     fn is_being_promoted(&self, name: &WalFileName) -> bool {
         let is_history = matches!(name, WalFileName::History(_));
         !is_history && Path::new("standby.signal").exists() && Path::new("promote").exists()

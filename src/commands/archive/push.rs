@@ -1,7 +1,7 @@
 //! `push`: one WAL file from pg_wal to the repository.
 //!
-//! PostgreSQL recycles the file as soon as we exit 0, so we exit 0 only after every repository has confirmed that it
-//! holds the very bytes we read.
+//! PostgreSQL recycles the file as soon as we exit 0, so we exit 0 only after every repository has
+//! confirmed that it holds the very bytes we read.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -51,8 +51,8 @@ impl Place<'_> {
         self.claimed_home()?.put_wal(name, sealed, self.origin)
     }
 
-    /// The cluster's home, with its `cluster.json` in it. That it is there, and whether the store honours conditional
-    /// writes, is found out once and then remembered.
+    /// The cluster's home, with its `cluster.json` in it. That it is there, and whether the store
+    /// honours conditional writes, is found out once and then remembered.
     fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
         let state = self.state();
@@ -72,8 +72,9 @@ impl Place<'_> {
             Claim::Overwritten => {
                 tracing::warn!(
                     %url,
-                    "this store overwrites objects it was asked not to; walden will look before it puts, \
-                     but two servers pushing one file at the same instant can no longer be told apart"
+                    "this store overwrites objects it was asked not to; walden will look before \
+                     it puts, but two servers pushing one file at the same instant can no longer \
+                     be told apart"
                 );
                 state.remember(&overwrites);
                 self.home(ConditionalPut::No)
@@ -126,11 +127,13 @@ impl Source<'_> {
         Ok((Body::new(sealed), origin))
     }
 
-    /// The cluster the file belongs to: what the WAL itself says, which must be what the data directory says.
+    /// The cluster the file belongs to: what the WAL itself says, which must be what the data
+    /// directory says.
     fn owner(&self, check: WalFileCheck) -> Result<SystemIdentifier> {
         let Some(facts) = check.finish()? else { return self.caller.system_identifier() };
         if facts.version.is_none() {
-            tracing::warn!(name = %self.name, "archived unchecked: WAL of a PostgreSQL version unknown to walden");
+            tracing::warn!(name = %self.name, "archived unchecked: WAL of a PostgreSQL version \
+                                               unknown to walden");
         }
         let found = facts.system_identifier;
         match self.caller.control_file {

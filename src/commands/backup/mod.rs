@@ -97,12 +97,19 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut connection = Connection::connect(&options)?;
     let source = Source::identify(&mut connection)?;
     let home = repository.home(source.system_identifier);
-    // A server that was just told to archive has archived nothing yet: then the watch below
-    // decides.
-    if !home.is_claimed()? && (source.is_standby || request.archive_check.is_none()) {
+    let status = ArchiverStatus::ask(&request.connection);
+    let is_new = status.as_ref().is_some_and(|status| status.last_archived.is_none());
+    let is_watched = !source.is_standby && request.archive_check.is_some();
+    // A server that was just told to archive has archived nothing yet: then the watch decides.
+    if !home.is_claimed()? && !(is_new && is_watched) {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
-    let ahead = check_archiving(&mut connection, &source, request)?;
+    let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
+    // A standby's WAL is archived by its primary.
+    if is_watched {
+        archiver::check_settings(&mut connection)?;
+        status.map_or(Ok(()), |status| status.check())?;
+    }
 
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
@@ -179,23 +186,6 @@ fn segment_size(text: &str) -> Result<u32> {
         Error::new(ErrorKind::Server, format!("{text:?} is not a size of WAL segments"))
             .hint("Report it with the server's version.")
     })
-}
-
-/// How far the server's clock is ahead of ours, as a by-catch.
-fn check_archiving(
-    connection: &mut Connection,
-    source: &Source,
-    request: &Request,
-) -> Result<jiff::SignedDuration> {
-    let status = ArchiverStatus::ask(&request.connection);
-    let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
-    // A standby's WAL is archived by its primary.
-    if source.is_standby || request.archive_check.is_none() {
-        return Ok(ahead);
-    }
-    archiver::check_settings(connection)?;
-    status.map_or(Ok(()), |status| status.check())?;
-    Ok(ahead)
 }
 
 /// Commits carry times of the server's clock, and so do targets.

@@ -124,7 +124,8 @@ impl Play<'_, '_> {
         let fingerprint = self.value(LIVE_PORT, FINGERPRINT)?;
         let time = self.value(
             LIVE_PORT,
-            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', \
+             'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
         )?;
         self.line(&format!("all is well at {time}"));
         Ok(Before { time, fingerprint })
@@ -239,7 +240,8 @@ impl Play<'_, '_> {
         self.sql(
             LIVE_PORT,
             &format!(
-                "INSERT INTO orders SELECT n, 'item ' || n, now() FROM generate_series({first}, {last}) n"
+                "INSERT INTO orders SELECT n, 'item ' || n, now() FROM generate_series({first}, \
+                 {last}) n"
             ),
         )
     }

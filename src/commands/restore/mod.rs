@@ -107,7 +107,8 @@ impl Prepared {
         &self.request
     }
 
-    /// Whether the server would find a `postgresql.conf`; packages such as Debian's keep it elsewhere.
+    /// Whether the server would find a `postgresql.conf`; packages such as Debian's keep it
+    /// elsewhere.
     pub fn has_configuration(&self) -> bool {
         self.manifest.files.iter().any(|file| file.path == "postgresql.conf")
     }
@@ -116,8 +117,8 @@ impl Prepared {
     fn warn(&mut self) {
         if !self.has_configuration() {
             self.plan.notes.push(
-                "the backup has no postgresql.conf: this cluster keeps it elsewhere, as Debian does; \
-                 copy it before you start the server."
+                "the backup has no postgresql.conf: this cluster keeps it elsewhere, as Debian \
+                 does; copy it before you start the server."
                     .to_owned(),
             );
         }

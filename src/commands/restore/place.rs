@@ -46,8 +46,7 @@ pub fn place(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter().try_for_each(|worker| worker.join().unwrap_or_else(panicked))
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(panicked))
     })?;
     expect_whole(placement)?;
     Ok(control.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -107,7 +106,8 @@ impl<'a> Spread<'a> {
         let begin = self.position;
         self.position += piece.len() as u64;
         if let Some((part, offset)) = overlap(&self.placement.control, begin, piece) {
-            let mut control = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut control =
+                self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             control[offset as usize..offset as usize + part.len()].copy_from_slice(part);
         }
         let files = &self.placement.files;

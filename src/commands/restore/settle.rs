@@ -26,7 +26,8 @@ pub fn settle(placement: &Placement, owner: Option<&User>, jobs: usize) -> Resul
     }
     write_back(placement);
     in_parallel(&placement.files, jobs, |file| sync(&file.path))?;
-    let directories: Vec<&Path> = placement.directories.keys().map(std::path::PathBuf::as_path).collect();
+    let directories: Vec<&Path> =
+        placement.directories.keys().map(std::path::PathBuf::as_path).collect();
     in_parallel(&directories, jobs, |directory| sync(directory))
 }
 
@@ -74,8 +75,9 @@ fn in_parallel<T: Sync>(
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(run)).collect();
-        workers
-            .into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
 }
 

@@ -42,8 +42,10 @@ pub fn find_home(
     }
     match candidates.len() {
         1 => Ok(candidates.remove(0).0),
-        0 => Err(refused(format!("no such backup is in {}", repository.url()))
-            .hint("Take a backup with walden backup, or look at --backup, --system-identifier, --cluster.")),
+        0 => Err(refused(format!("no such backup is in {}", repository.url())).hint(
+            "Take a backup with walden backup, or look at --backup, --system-identifier, \
+                   --cluster.",
+        )),
         _ => Err(several(&candidates)),
     }
 }

@@ -63,8 +63,10 @@ pub fn find_server(prepared: &Prepared, bin: Option<&Path>) -> Result<Installati
             ErrorKind::Refused,
             "the backup has no postgresql.conf, so the server cannot be started from here",
         )
-        .hint("This cluster keeps it outside of its data directory, as Debian does: leave --wait away, \
-               copy it, and start the server as usual."));
+        .hint(
+            "This cluster keeps it outside of its data directory, as Debian does: leave --wait \
+               away, copy it, and start the server as usual.",
+        ));
     }
     Installation::find(prepared.version(), bin)
 }

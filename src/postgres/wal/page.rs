@@ -31,7 +31,8 @@ pub struct LongPageHeader {
 }
 
 impl PageHeader {
-    /// `bytes`: magic, flags, timeline, address (8 bytes), remaining length, padding; all little-endian.
+    /// `bytes`: magic, flags, timeline, address (8 bytes), remaining length, padding; all
+    /// little-endian.
     pub fn parse(bytes: &[u8; SHORT_HEADER_BYTES]) -> Self {
         let flags = u16::from_le_bytes([bytes[2], bytes[3]]);
         PageHeader {

@@ -1,9 +1,10 @@
 //! Checks that a stream of bytes is the WAL segment it is named, page header by page header.
 //!
-//! What a whole segment looks like: every page carries a header with the same magic and its own address, or is all
-//! zeros (after a segment switch). The pages of the first segment of a new timeline that were copied from the old one
-//! keep the old timeline's number, so a page may be of an earlier timeline than the name, never of a later one.
-//! Records inside the pages are left to the record reader.
+//! What a whole segment looks like: every page carries a header with the same magic and its own
+//! address, or is all zeros (after a segment switch). The pages of the first segment of a new
+//! timeline that were copied from the old one keep the old timeline's number, so a page may be of
+//! an earlier timeline than the name, never of a later one. Records inside the pages are left to
+//! the record reader.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::wal::page::{
@@ -153,7 +154,8 @@ impl SegmentCheck {
     }
 
     fn invalid(&self, what: impl std::fmt::Display) -> Error {
-        Error::new(ErrorKind::InvalidSource, format!("not valid WAL of {}: {what}", self.name)).hint(
+        let message = format!("not valid WAL of {}: {what}", self.name);
+        Error::new(ErrorKind::InvalidSource, message).hint(
             "The file is damaged, or is not the one of this name: look at the disk and the file \
              system, and at who else writes to pg_wal.",
         )

@@ -1,4 +1,5 @@
-//! Garage, a store people run at home and at work; it ignores `If-None-Match`, and so keeps us honest.
+//! Garage, a store people run at home and at work; it ignores `If-None-Match`, and so keeps us
+//! honest.
 
 use std::fs;
 use std::net::TcpListener;

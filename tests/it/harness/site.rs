@@ -1,5 +1,5 @@
-//! A data directory without a server: a pg_control, a pg_wal, and WAL made by hand. Quick, for what PostgreSQL itself
-//! is not needed for.
+//! A data directory without a server: a pg_control, a pg_wal, and WAL made by hand. Quick, for what
+//! PostgreSQL itself is not needed for.
 
 use std::fs;
 use std::path::{Path, PathBuf};

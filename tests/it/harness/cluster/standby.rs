@@ -19,8 +19,9 @@ impl Cluster {
         standby
     }
 
-    /// A copy of a data directory, not started: of a running cluster as a backup would be, of a stopped one as it is.
-    /// It has no WAL of its own, archives nothing, and gets what it needs by `walden fetch`.
+    /// A copy of a data directory, not started: of a running cluster as a backup would be, of a
+    /// stopped one as it is. It has no WAL of its own, archives nothing, and gets what it needs by
+    /// `walden fetch`.
     #[track_caller]
     pub fn copy_of(source: &Cluster) -> Cluster {
         let archive = source.archive.clone().expect("the source archives somewhere");
