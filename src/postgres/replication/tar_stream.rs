@@ -47,8 +47,8 @@ pub struct TarMerger {
     digest: Digest,
 }
 
-#[allow(clippy::large_enum_variant, reason = "there is one of it, and it changes in place")]
 enum State {
+    /// Collecting a header.
     Header,
     Content {
         remaining: u64,
