@@ -108,7 +108,13 @@ impl Home {
     pub fn manifest(&self, id: &BackupId) -> Result<Manifest> {
         let key = self.manifest_key(id);
         let sealed = self.storage.get(&key)?;
-        Manifest::open(&sealed).map_err(|error| unopened(error, &key))
+        let manifest = Manifest::open(&sealed).map_err(|error| unopened(error, &key))?;
+        if manifest.id == *id && manifest.system_identifier() == self.system_identifier {
+            return Ok(manifest);
+        }
+        let (found, cluster) = (&manifest.id, manifest.system_identifier());
+        Err(Error::new(ErrorKind::Corrupt, format!("{key} is of {found}, cluster {cluster}"))
+            .hint("Somebody copied or moved objects: put the right one back."))
     }
 
     /// The backups that have a manifest, oldest first.
