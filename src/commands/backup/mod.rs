@@ -101,7 +101,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let is_new = status.as_ref().is_some_and(|status| status.last_archived.is_none());
     let is_watched = !source.is_standby && request.archive_check.is_some();
     // A server that was just told to archive has archived nothing yet: then the watch decides.
-    if !home.is_claimed()? && !(is_new && is_watched) {
+    let may_be_unclaimed = is_new && is_watched;
+    if !home.is_claimed()? && !may_be_unclaimed {
         home.prove().context(|| "look for this cluster's WAL archive")?;
     }
     let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
