@@ -91,6 +91,11 @@ impl Manifest {
         self.files.iter().map(|file| file.size).sum()
     }
 
+    /// How many files, without directories.
+    pub fn file_count(&self) -> usize {
+        self.files.iter().filter(|file| file.kind == FileKind::File).count()
+    }
+
     /// Bytes as stored, packs only.
     pub fn stored(&self) -> u64 {
         self.packs.iter().map(|pack| pack.stored).sum()
