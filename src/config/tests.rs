@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::codec::Compression;
 use crate::config::keys::KEYS;
-use crate::config::{Checkpoint, ConditionalPut, Origin, Overrides, Settings};
+use crate::config::{Checkpoint, Origin, Overrides, Settings};
 use crate::error::{ErrorKind, Result};
+use crate::storage::s3::ConditionalPut;
 
 const NO_FILE: &str = "/nowhere/walden.toml";
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::codec::{Compression, Header, Kind, Origin, Sealer};
 use crate::commands::archive::{Caller, PIECE_BYTES};
 use crate::commands::{App, Retries};
-use crate::config::{ConditionalPut, RepositorySettings};
+use crate::config::RepositorySettings;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::host::state::StateDirectory;
@@ -18,6 +18,7 @@ use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::repository::{Claim, Home, Stored};
 use crate::storage::Body;
+use crate::storage::s3::ConditionalPut;
 
 pub fn run(app: &App, path: &Path) -> Result<()> {
     let deadline = Deadline::after(app.settings.push.deadline);
