@@ -8,11 +8,12 @@ pub mod demo;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ConditionalPut, RepositorySettings, S3Settings, Settings};
+use crate::config::{RepositorySettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::repository::Repository;
-use crate::storage::{self, Location, Tally, s3};
+use crate::storage::s3::{self, ConditionalPut};
+use crate::storage::{self, Location, Tally};
 
 /// What every command works with.
 #[derive(Debug)]
@@ -72,31 +73,11 @@ impl App {
         };
         let options = storage::Options {
             retry_for,
-            s3: s3_options(&self.settings.s3, conditional_put),
+            s3: s3::Options { conditional_put, ..self.settings.s3.clone() },
             tally: self.tally.clone(),
             ..storage::Options::default()
         };
         let storage = storage::open(&Location::parse(&repository.url)?, &options, deadline)?;
         Ok(Repository::new(storage, self.settings.cluster.clone()))
-    }
-}
-
-fn s3_options(settings: &S3Settings, conditional_put: ConditionalPut) -> s3::Options {
-    s3::Options {
-        endpoint: settings.endpoint.clone(),
-        region: settings.region.clone(),
-        path_style: settings.path_style,
-        storage_class: settings.storage_class.clone(),
-        sse: settings.sse.clone(),
-        kms_key_id: settings.kms_key_id.clone(),
-        ca_file: settings.ca_file.clone(),
-        request_timeout: settings.request_timeout,
-        connect_timeout: settings.connect_timeout,
-        conditional_put: match conditional_put {
-            ConditionalPut::Auto => s3::ConditionalPut::Auto,
-            ConditionalPut::Yes => s3::ConditionalPut::Yes,
-            ConditionalPut::No => s3::ConditionalPut::No,
-        },
-        credentials: None,
     }
 }

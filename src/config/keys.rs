@@ -170,8 +170,8 @@ pub const KEYS: &[Key] = &[
     Key {
         path: "s3.request_timeout",
         kind: Kind::Span,
-        default: Some("30s"),
-        example: "1min",
+        default: Some("60s"),
+        example: "2min",
         meaning: "How long one request may take from beginning to end.",
     },
     Key {

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use crate::codec::Compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::ClusterName;
+use crate::storage::s3;
 
 pub use precedence::Origin;
 pub use sections::{
-    BackupSettings, Checkpoint, ConditionalPut, FetchSettings, PushSettings, RepositorySettings,
-    RestoreSettings, S3Settings,
+    BackupSettings, Checkpoint, FetchSettings, PushSettings, RepositorySettings, RestoreSettings,
 };
 
 use precedence::{Merged, Written};
@@ -69,7 +69,7 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// May be empty; `require_repositories` is for who needs one.
     pub repositories: Vec<RepositorySettings>,
-    pub s3: S3Settings,
+    pub s3: s3::Options,
     pub compression: Compression,
     pub push: PushSettings,
     pub fetch: FetchSettings,
@@ -146,7 +146,7 @@ impl Settings {
             pgdata: merged.path("pgdata")?,
             state_dir: merged.path("state_dir")?,
             repositories: RepositorySettings::all(merged)?,
-            s3: S3Settings::interpret(merged)?,
+            s3: sections::s3(merged)?,
             compression: level.map_or_else(Compression::default, |level| Compression { level }),
             push: PushSettings { deadline: sections::positive(merged, "push.deadline")? },
             fetch: FetchSettings { retry_for: merged.span("fetch.retry_for")? },

@@ -1,42 +1,17 @@
 //! The tables of the configuration, as what they mean.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::precedence::Merged;
 use crate::config::values::Unfit;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::s3::{self, ConditionalPut};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositorySettings {
     /// Without credentials: one that holds some is refused.
     pub url: String,
-}
-
-/// The s3:// repositories' settings. Credentials are not among them: they come by the cloud's own
-/// chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Settings {
-    pub endpoint: Option<String>,
-    pub region: Option<String>,
-    pub path_style: Option<bool>,
-    pub storage_class: Option<String>,
-    pub sse: Option<String>,
-    pub kms_key_id: Option<String>,
-    pub ca_file: Option<PathBuf>,
-    pub request_timeout: Duration,
-    pub connect_timeout: Duration,
-    pub conditional_put: ConditionalPut,
-}
-
-/// Whether the store honours `If-None-Match: *`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConditionalPut {
-    /// A probe finds out.
-    Auto,
-    Yes,
-    No,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,38 +67,39 @@ impl RepositorySettings {
     }
 }
 
-impl S3Settings {
-    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
-        let settings = S3Settings {
-            endpoint: merged.url("s3.endpoint")?,
-            region: merged.text("s3.region")?,
-            path_style: merged.switch("s3.path_style")?,
-            storage_class: merged.text("s3.storage_class")?,
-            sse: merged.choice("s3.sse")?.map(str::to_owned),
-            kms_key_id: merged.text("s3.kms_key_id")?,
-            ca_file: merged.path("s3.ca_file")?,
-            request_timeout: positive(merged, "s3.request_timeout")?,
-            connect_timeout: positive(merged, "s3.connect_timeout")?,
-            conditional_put: match merged.choice("s3.conditional_put")? {
-                Some("yes") => ConditionalPut::Yes,
-                Some("no") => ConditionalPut::No,
-                _ => ConditionalPut::Auto,
-            },
-        };
-        let is_http = |url: &String| url.starts_with("http://") || url.starts_with("https://");
-        if settings.endpoint.as_ref().is_some_and(|url| !is_http(url)) {
-            let write = "Write it like \"https://s3.example.org\".".to_owned();
-            let wrong = "is neither an http:// nor an https:// URL".to_owned();
-            return Err(merged.refuse("s3.endpoint", Unfit { wrong, write }));
-        }
-        let by_kms = settings.sse.as_deref().is_some_and(|sse| sse.starts_with("aws:kms"));
-        if settings.kms_key_id.is_some() && !by_kms {
-            let write = "Set s3.sse to \"aws:kms\", or drop the key.".to_owned();
-            let wrong = "the key would not be used".to_owned();
-            return Err(merged.refuse("s3.kms_key_id", Unfit { wrong, write }));
-        }
-        Ok(settings)
+/// The s3:// repositories' options. Credentials are not among them: they come by the cloud's own
+/// chain.
+pub(super) fn s3(merged: &Merged) -> Result<s3::Options> {
+    let options = s3::Options {
+        endpoint: merged.url("s3.endpoint")?,
+        region: merged.text("s3.region")?,
+        path_style: merged.switch("s3.path_style")?,
+        storage_class: merged.text("s3.storage_class")?,
+        sse: merged.choice("s3.sse")?.map(str::to_owned),
+        kms_key_id: merged.text("s3.kms_key_id")?,
+        ca_file: merged.path("s3.ca_file")?,
+        request_timeout: positive(merged, "s3.request_timeout")?,
+        connect_timeout: positive(merged, "s3.connect_timeout")?,
+        conditional_put: match merged.choice("s3.conditional_put")? {
+            Some("yes") => ConditionalPut::Yes,
+            Some("no") => ConditionalPut::No,
+            _ => ConditionalPut::Auto,
+        },
+        credentials: None,
+    };
+    let is_http = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+    if options.endpoint.as_ref().is_some_and(|url| !is_http(url)) {
+        let write = "Write it like \"https://s3.example.org\".".to_owned();
+        let wrong = "is neither an http:// nor an https:// URL".to_owned();
+        return Err(merged.refuse("s3.endpoint", Unfit { wrong, write }));
     }
+    let by_kms = options.sse.as_deref().is_some_and(|sse| sse.starts_with("aws:kms"));
+    if options.kms_key_id.is_some() && !by_kms {
+        let write = "Set s3.sse to \"aws:kms\", or drop the key.".to_owned();
+        let wrong = "the key would not be used".to_owned();
+        return Err(merged.refuse("s3.kms_key_id", Unfit { wrong, write }));
+    }
+    Ok(options)
 }
 
 impl BackupSettings {

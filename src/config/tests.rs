@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::codec::Compression;
 use crate::config::keys::KEYS;
-use crate::config::{Checkpoint, ConditionalPut, Origin, Overrides, Settings};
+use crate::config::{Checkpoint, Origin, Overrides, Settings};
 use crate::error::{ErrorKind, Result};
+use crate::storage::s3::ConditionalPut;
 
 const NO_FILE: &str = "/nowhere/walden.toml";
 
@@ -34,7 +35,7 @@ fn without_a_word_the_defaults_hold() {
     assert_eq!(settings.backup.checkpoint, Checkpoint::Fast);
     assert_eq!(settings.backup.wal_timeout, Duration::from_secs(600));
     assert_eq!(settings.backup.archive_check, Duration::from_secs(60));
-    assert_eq!(settings.s3.request_timeout, Duration::from_secs(30));
+    assert_eq!(settings.s3.request_timeout, Duration::from_secs(60));
     assert_eq!(settings.s3.connect_timeout, Duration::from_secs(5));
     assert_eq!(settings.s3.conditional_put, ConditionalPut::Auto);
     assert!(settings.config_file.is_none());

@@ -151,8 +151,7 @@ mod tests {
         let faulty = Faulty::new(Arc::new(Memory::new()));
         faulty.fail(Verb::PutNew, 1, Fault::After(ErrorKind::Unreachable));
         let storage = Retry::new(Arc::new(faulty), Duration::from_secs(10), None);
-        let repository =
-            Repository::new(Arc::new(storage), ClusterName::new("main").unwrap());
+        let repository = Repository::new(Arc::new(storage), ClusterName::new("main").unwrap());
         let home = repository.home(SystemIdentifier(7));
         let id = BackupId::new("2026-11-21T10:15:30Z".parse().unwrap(), 7);
         home.put_pack(&id, 0, &Body::new(&b"pack"[..])).unwrap();

@@ -91,6 +91,11 @@ impl Manifest {
         self.files.iter().map(|file| file.size).sum()
     }
 
+    /// How many files, without directories.
+    pub fn file_count(&self) -> usize {
+        self.files.iter().filter(|file| file.kind == FileKind::File).count()
+    }
+
     /// Bytes as stored, packs only.
     pub fn stored(&self) -> u64 {
         self.packs.iter().map(|pack| pack.stored).sum()
@@ -125,8 +130,8 @@ impl Manifest {
             Ok(())
         })?;
         let damaged = |what: &str| Error::new(ErrorKind::Corrupt, format!("manifest {what}"));
-        let manifest: Manifest = serde_json::from_slice(&json)
-            .map_err(|e| damaged("is not of its shape").source(e))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&json).map_err(|e| damaged("is not of its shape").source(e))?;
         if manifest.walden > 1 {
             return Err(damaged("has a format newer than this walden knows")
                 .hint("Use the walden that wrote it, or a newer one."));

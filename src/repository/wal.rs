@@ -37,7 +37,7 @@ impl Home {
     ) -> Result<Header> {
         let key = self.wal_key(name);
         let sealed = match self.storage.get(&key) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(name)),
             outcome => outcome?,
         };
         let header = codec::open(&sealed, sink).map_err(|error| unopened(error, &key))?;
@@ -65,7 +65,7 @@ impl Home {
         match self.storage.head(&self.wal_key(name)) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let absent = self.absent(error);
+                let absent = self.absent(name);
                 if absent.kind() == ErrorKind::Absent { Ok(false) } else { Err(absent) }
             }
             Err(error) => Err(error),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::moto::Moto;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER};
-use crate::harness::{Bucket, Fault, Site, Walden};
+use crate::harness::{Bucket, Fault, Site};
 
 const SEGMENT: &str = "0000000100000000000000A1";
 const NEXT: &str = "0000000100000000000000A2";
@@ -151,19 +151,7 @@ fn a_fetch_gets_over_trouble_that_passes_and_never_serves_damage() {
 #[test]
 fn of_eight_pushers_of_two_contents_one_content_wins() {
     let bucket = Bucket::start();
-    let sites = [site_on(&bucket), site_on(&bucket)];
-    let contents = [sites[0].segment(SEGMENT, 1), sites[1].segment(SEGMENT, 2)];
-    let patient = |walden: Walden| walden.env("WALDEN_PUSH_DEADLINE", "60s");
-    let running: Vec<_> =
-        (0..8).map(|number| patient(sites[number % 2].push(SEGMENT)).spawn()).collect();
-    let codes: Vec<_> = running.into_iter().map(|call| call.wait().code()).collect();
-
-    sites[0].fetch(SEGMENT).run().succeeds();
-    let won = contents.iter().position(|content| Some(content) == sites[0].fetched().as_ref());
-    let won = won.expect("one of the two contents, whole");
-    for (number, code) in codes.into_iter().enumerate() {
-        assert_eq!(code, Some(if number % 2 == won { 0 } else { 11 }), "pusher {number}");
-    }
+    site_on(&bucket).race(&site_on(&bucket), SEGMENT);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Past {
             after.push(now(&source));
         }
         source.archive_everything();
-        Past { source, after, repository: repository }
+        Past { source, after, repository }
     }
 
     fn restore(&self, directory: &Path) -> Walden {

@@ -65,21 +65,28 @@ download() {
         && mv ./*.tgz package.tgz) || fail "npm could not fetch $file"
 }
 
-# The package lists the links it needs; npm's own installer would make them by a script.
+# The package lists the links it needs; npm's own installer would make them by a script. The list ends without a
+# newline, and `read` would pass over the last link: hence the awk.
 make_links() {
     local package="$1" source target
     tr '{' '\n' <"$package/native/pg-symlinks.json" \
         | sed -n 's/.*"source":"\([^"]*\)","target":"\([^"]*\)".*/\1 \2/p' \
+        | awk 1 \
         | while read -r source target; do
             ln -sfn "$(basename "$source")" "$package/$target"
         done
+}
+
+# Each program brings libraries of its own with it, and each must find them.
+runs() {
+    [ -e "$1/lib/libpq.so.5" ] && "$1/bin/postgres" --version >/dev/null && "$1/bin/initdb" --version >/dev/null
 }
 
 install_major() {
     local major="$1" version sum
     read -r version sum < <(awk -v a="$arch" -v m="$major" '$1 == a && $2 == m { print $3, $4 }' <<<"$pinned") \
         || fail "no PostgreSQL $major; there are 15, 16, 17 and 18"
-    if [ "$(cat "$shown/$major/VERSION" 2>/dev/null)" = "$version" ]; then
+    if [ "$(cat "$shown/$major/VERSION" 2>/dev/null)" = "$version" ] && runs "$shown/$major"; then
         return
     fi
     local work
@@ -94,7 +101,7 @@ install_major() {
     make_links "$work/package"
     echo "$version" >"$work/package/native/VERSION"
     chmod -R a+rX "$work/package/native"
-    "$work/package/native/bin/postgres" --version >/dev/null || fail "postgres $version does not run on this machine"
+    runs "$work/package/native" || fail "PostgreSQL $version does not run on this machine: try $work/package/native/bin/initdb"
     rm -rf "${kept:?}/$major"
     mv "$work/package/native" "$kept/$major"
     rm -rf "$work"

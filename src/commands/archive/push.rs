@@ -12,13 +12,14 @@ use std::time::Duration;
 use crate::codec::{Compression, Header, Kind, Origin, Sealer};
 use crate::commands::archive::{Caller, PIECE_BYTES};
 use crate::commands::{App, Retries};
-use crate::config::{ConditionalPut, RepositorySettings};
+use crate::config::RepositorySettings;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::host::state::StateDirectory;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::repository::{Claim, Home, Stored};
+use crate::storage::s3::ConditionalPut;
 use crate::storage::{Body, Location};
 
 pub fn run(app: &App, path: &Path) -> Result<()> {
@@ -40,9 +41,9 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
         [one] => store(one),
         several => thread::scope(|scope| {
             let calls: Vec<_> = several.iter().map(|one| scope.spawn(|| store(one))).collect();
-            let outcomes = calls.into_iter().map(|call| {
-                call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
+            let outcomes = calls
+                .into_iter()
+                .map(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             // Each is joined before the first failure is told.
             outcomes.collect::<Vec<_>>().into_iter().collect()
         }),

@@ -346,7 +346,7 @@ fn report(repository: &Repository, manifest: &Manifest, duration: Duration) -> R
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         size: manifest.size(),
         stored: manifest.stored(),
-        files: manifest.files.iter().filter(|file| file.kind == FileKind::File).count(),
+        files: manifest.file_count(),
         tablespaces: manifest.tablespaces.clone(),
         timeline: manifest.timeline,
         start_lsn: manifest.start_lsn,

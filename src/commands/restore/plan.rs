@@ -87,7 +87,7 @@ impl Plan {
                 ended: manifest.ended,
                 size: manifest.size(),
                 stored: manifest.stored(),
-                files: manifest.files.len(),
+                files: manifest.file_count(),
                 start_lsn: manifest.start_lsn,
                 end_lsn: manifest.end_lsn,
                 server_version_num: manifest.server_version_num,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// `http://` or `https://`; none: AWS itself, or what `AWS_ENDPOINT_URL` says.
     pub endpoint: Option<String>,
@@ -58,7 +58,7 @@ pub enum ConditionalPut {
     No,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub access_key_id: String,
     pub secret_access_key: String,

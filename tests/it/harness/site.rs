@@ -71,6 +71,24 @@ impl Site {
         self.walden().arg("push").arg(format!("pg_wal/{name}"))
     }
 
+    /// Four pushers here and four on `other`, which has other content under this name, all at once:
+    /// one content must win, and its pushers only may say so.
+    #[track_caller]
+    pub fn race(&self, other: &Site, name: &str) {
+        let sites = [self, other];
+        let contents = [self.segment(name, 1), other.segment(name, 2)];
+        let patient = |site: &Site| site.push(name).env("WALDEN_PUSH_DEADLINE", "60s");
+        let running: Vec<_> = (0..8).map(|number| patient(sites[number % 2]).spawn()).collect();
+        let codes: Vec<_> = running.into_iter().map(|call| call.wait().code()).collect();
+
+        self.fetch(name).run().succeeds();
+        let won = contents.iter().position(|content| Some(content) == self.fetched().as_ref());
+        let won = won.expect("one of the two contents, whole");
+        for (number, code) in codes.into_iter().enumerate() {
+            assert_eq!(code, Some(if number % 2 == won { 0 } else { 11 }), "pusher {number}");
+        }
+    }
+
     pub fn fetch(&self, name: &str) -> Walden {
         self.walden().arg("fetch").arg(name).arg("pg_wal/RECOVERYXLOG")
     }
