@@ -9,7 +9,7 @@ use setup::{Bench, PORT, Took, run};
 use walden::host::privileges;
 
 /// Rows that hardly compress, so that memory is held by what is on its way.
-const ROWS: u64 = 2_600_000;
+const ROWS: u64 = 3_600_000;
 
 fn main() {
     let directory = tempfile::Builder::new().prefix("walden-bench-").tempdir_in("/tmp");
@@ -22,13 +22,13 @@ fn main() {
 
     let walden = env!("CARGO_BIN_EXE_walden");
     let archive =
-        format!("'{walden} --cluster bench --repository {} push \"%p\"'", repository.display());
+        format!("{walden} --cluster bench --repository {} push \"%p\"", repository.display());
     let settings = [
         ("fsync", "off"),
         ("autovacuum", "off"),
-        ("max_wal_size", "'8GB'"),
+        ("max_wal_size", "8GB"),
         ("archive_mode", "on"),
-        ("archive_command", archive.trim_matches('\'')),
+        ("archive_command", &archive),
     ];
     let bench = Bench::start(&settings);
     bench.sql(&format!(
