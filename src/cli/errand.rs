@@ -6,6 +6,7 @@ use clap::CommandFactory as _;
 
 use crate::cli::{Invocation, exit};
 use crate::error::ErrorKind;
+use crate::postgres::WalFileName;
 
 /// What a failure means depends on this, even that of the command line itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub enum Errand {
     /// PostgreSQL's restore_command: a wrong exit code here makes it promote with rows missing.
     Fetch,
     Other,
+}
+
+/// Whether a word names a WAL file, or the place for one: then PostgreSQL calls, and no person.
+pub fn name_wal(words: &[OsString]) -> bool {
+    words.iter().skip(1).any(|word| {
+        let word = word.to_string_lossy();
+        let last = word.rsplit('/').next().unwrap_or_default();
+        RESTORE_DESTINATIONS.contains(&last) || WalFileName::parse(last).is_ok()
+    })
 }
 
 /// The global flags whose next word is theirs.

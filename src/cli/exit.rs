@@ -1,5 +1,6 @@
 //! Error kind to exit code, one table; `docs/exit-codes.md` says it to people.
 
+use crate::cli::errand::Errand;
 use crate::error::ErrorKind;
 
 /// The code of every command but `fetch`, whose failures all end in `FETCH_UNDECIDED` or
@@ -34,8 +35,17 @@ pub const FETCH_ASK_AGAIN: u8 = 3;
 /// What a `fetch` that could not decide exits with here: `standby.signal` lies in the directory
 /// PostgreSQL calls us in.
 pub fn fetch_undecided() -> u8 {
-    let is_standby = std::path::Path::new("standby.signal").exists();
-    if is_standby { FETCH_ASK_AGAIN } else { FETCH_UNDECIDED }
+    if is_standby() { FETCH_ASK_AGAIN } else { FETCH_UNDECIDED }
+}
+
+/// A standby asks every five seconds for what is not archived yet; a line for each would bury its
+/// log.
+pub fn is_daily_answer(errand: Errand, kind: ErrorKind) -> bool {
+    errand == Errand::Fetch && kind == ErrorKind::Absent && is_standby()
+}
+
+fn is_standby() -> bool {
+    std::path::Path::new("standby.signal").exists()
 }
 
 pub const PUSH_STATUS: &str = "\

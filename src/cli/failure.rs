@@ -18,7 +18,20 @@ pub fn tell(error: &Error, errand: Errand) {
 
 /// What clap answers when it runs nothing: help that was asked for, or what is wrong with the
 /// words.
-pub fn tell_of_words(answer: &clap::Error, errand: Errand) -> Result<(), ErrorKind> {
+///
+/// Help for PostgreSQL is no success: after 0 it would recycle a segment that nobody archived, or
+/// end recovery for want of the file.
+pub fn tell_of_words(
+    answer: &clap::Error,
+    errand: Errand,
+    names_wal: bool,
+) -> Result<(), ErrorKind> {
+    if !answer.use_stderr() && names_wal {
+        let message = "a flag asks for help or the version, and nothing was done";
+        let hint = "Take the flag out of archive_command or restore_command.";
+        tell(&Error::new(ErrorKind::Usage, message).hint(hint), errand);
+        return Err(ErrorKind::Usage);
+    }
     if !answer.use_stderr() {
         // Nobody may be reading any more, and that is fine.
         let _ = answer.print();

@@ -64,13 +64,16 @@ fn conclude(errand: Errand, work: impl FnOnce() -> std::result::Result<(), Error
 fn attempt(words: &[OsString], errand: Errand) -> std::result::Result<(), ErrorKind> {
     let invocation = match Invocation::try_parse_from(words) {
         Ok(invocation) => invocation,
-        Err(answer) => return failure::tell_of_words(&answer, errand),
+        Err(answer) => return failure::tell_of_words(&answer, errand, errand::name_wal(words)),
     };
     log::start(invocation.overrides.output, errand);
     let outcome = Settings::resolve(&invocation.overrides)
         .and_then(|settings| dispatch(invocation.command, &App::new(settings)));
     outcome.map_err(|error| {
-        failure::tell(&error, errand);
+        match exit::is_daily_answer(errand, error.kind()) {
+            true => tracing::info!("{error}"),
+            false => failure::tell(&error, errand),
+        }
         error.kind()
     })
 }

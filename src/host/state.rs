@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::host::atomic_file::PendingFile;
 
@@ -63,6 +64,14 @@ impl StateDirectory {
         // A file that was cut short, or of another fact with the same hash, says nothing.
         let said = self.path(fact).and_then(|path| fs::read(path).ok());
         said.is_some_and(|said| said == self.line(fact).as_bytes())
+    }
+
+    /// As `remembers`, for what may have changed since: only if it was written down lately.
+    pub fn remembers_for(&self, fact: &str, time: Duration) -> bool {
+        let written = self.path(fact).and_then(|path| fs::metadata(path).ok()?.modified().ok());
+        // In the future, after the clock was set back: not lately.
+        let age = written.and_then(|written| written.elapsed().ok());
+        age.is_some_and(|age| age < time) && self.remembers(fact)
     }
 
     pub fn forget(&self, fact: &str) {
@@ -143,6 +152,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::Path;
+    use std::time::Duration;
 
     use crate::host::state::StateDirectory;
 
@@ -161,6 +171,21 @@ mod tests {
         open(&base).forget("claimed s3://bucket");
         open(&base).forget("claimed s3://bucket");
         assert!(!open(&base).remembers("claimed s3://bucket"));
+    }
+
+    #[test]
+    fn what_may_have_changed_is_asked_again_after_a_while() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        let hour = Duration::from_secs(3600);
+        assert!(!state.remembers_for("claimed", hour));
+        state.remember("claimed");
+        assert!(state.remembers_for("claimed", hour));
+        let file = fs::read_dir(state.folder().unwrap()).unwrap().next().unwrap().unwrap().path();
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(std::time::SystemTime::now() - hour).unwrap();
+        assert!(!state.remembers_for("claimed", hour));
+        assert!(state.remembers("claimed"));
     }
 
     #[test]

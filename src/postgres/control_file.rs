@@ -4,6 +4,7 @@
 //! files of 15, 16, 17 and 18, which agree in all that is used here.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
@@ -11,6 +12,9 @@ use crate::postgres::SystemIdentifier;
 const WAL_SEGMENT_SIZE_AT: usize = 228;
 /// Where the CRC-32C of all before it stands, by `pg_control_version`: 15 and 16, 17, 18.
 const CRC_AT: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
+
+const ATTEMPTS_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ControlFile {
@@ -20,7 +24,8 @@ pub struct ControlFile {
 }
 
 impl ControlFile {
-    /// Reads it from a data directory; once more where the server was just writing it.
+    /// Reads it from a data directory; again where the server was just writing it, which may last
+    /// as long as its disk takes (`get_controlfile`, controldata_utils.c, does the same).
     pub fn read(pgdata: &Path) -> Result<Self> {
         let path = pgdata.join("global/pg_control");
         let read = || {
@@ -31,11 +36,20 @@ impl ControlFile {
             })?;
             ControlFile::parse(&bytes)
         };
-        read().or_else(|_| read())
+        for _ in 0..ATTEMPTS_MAX {
+            if let Ok(file) = read() {
+                return Ok(file);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        read()
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let damaged = || Error::new(ErrorKind::Usage, "global/pg_control is damaged");
+        let damaged = || {
+            Error::new(ErrorKind::Usage, "global/pg_control is damaged")
+                .hint("Look at it with pg_controldata, and at the disk it is on.")
+        };
         let (identifier, rest) = bytes.split_first_chunk().ok_or_else(damaged)?;
         let (version, _) = rest.split_first_chunk().ok_or_else(damaged)?;
         let system_identifier = SystemIdentifier(u64::from_le_bytes(*identifier));

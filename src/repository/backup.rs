@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::codec::{self, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{Home, Manifest, unopened};
-use crate::storage::Body;
+use crate::storage::{Body, Key};
 
 /// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`.
 /// Sorts by time.
@@ -70,7 +70,7 @@ impl<'de> serde::Deserialize<'de> for BackupId {
 impl Home {
     /// Stores a sealed pack.
     pub fn put_pack(&self, id: &BackupId, number: u32, sealed: &Body) -> Result<()> {
-        self.storage.put_new(&self.pack_key(id, number), sealed)
+        self.put_once(&self.pack_key(id, number), sealed)
     }
 
     /// Hands the raw bytes of a pack to `sink`, checked by the time this returns.
@@ -88,13 +88,33 @@ impl Home {
     /// Makes a backup real: from here on it can be restored.
     pub fn publish(&self, manifest: &Manifest, level: codec::Compression) -> Result<()> {
         let sealed = manifest.seal(level)?;
-        self.storage.put_new(&self.manifest_key(&manifest.id), &Body::new(sealed))
+        self.put_once(&self.manifest_key(&manifest.id), &Body::new(sealed))
+    }
+
+    /// For names that nobody else uses. A put that was repeated, because its answer was lost, meets
+    /// its own first success as `AlreadyExists`: hours of copying must not end over that.
+    fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
+        match self.storage.put_new(key, sealed) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if self.storage.get(key)? == sealed.bytes {
+                    return Ok(());
+                }
+                Err(error)
+            }
+            outcome => outcome,
+        }
     }
 
     pub fn manifest(&self, id: &BackupId) -> Result<Manifest> {
         let key = self.manifest_key(id);
         let sealed = self.storage.get(&key)?;
-        Manifest::open(&sealed).map_err(|error| unopened(error, &key))
+        let manifest = Manifest::open(&sealed).map_err(|error| unopened(error, &key))?;
+        if manifest.id == *id && manifest.system_identifier() == self.system_identifier {
+            return Ok(manifest);
+        }
+        let (found, cluster) = (&manifest.id, manifest.system_identifier());
+        Err(Error::new(ErrorKind::Corrupt, format!("{key} is of {found}, cluster {cluster}"))
+            .hint("Somebody copied or moved objects: put the right one back."))
     }
 
     /// The backups that have a manifest, oldest first.
@@ -110,5 +130,32 @@ impl Home {
         }
         whole.sort();
         Ok(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::error::ErrorKind;
+    use crate::postgres::SystemIdentifier;
+    use crate::repository::{BackupId, ClusterName, Repository};
+    use crate::storage::faulty::{Fault, Faulty};
+    use crate::storage::memory::Memory;
+    use crate::storage::retry::Retry;
+    use crate::storage::{Body, Verb};
+
+    #[test]
+    fn a_pack_whose_first_answer_was_lost_is_stored_and_another_one_is_not() {
+        let faulty = Faulty::new(Arc::new(Memory::new()));
+        faulty.fail(Verb::PutNew, 1, Fault::After(ErrorKind::Unreachable));
+        let storage = Retry::new(Arc::new(faulty), Duration::from_secs(10), None);
+        let repository = Repository::new(Arc::new(storage), ClusterName::new("main").unwrap());
+        let home = repository.home(SystemIdentifier(7));
+        let id = BackupId::new("2026-11-21T10:15:30Z".parse().unwrap(), 7);
+        home.put_pack(&id, 0, &Body::new(&b"pack"[..])).unwrap();
+        let refused = home.put_pack(&id, 0, &Body::new(&b"other"[..])).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::codec::Origin;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::postgres::WalFileName;
 use crate::repository::Home;
 use crate::storage::Body;
 
@@ -101,9 +102,13 @@ impl Home {
     }
 
     /// Turns "no such object" into a proven absence, or into the reason why nothing is proven.
-    pub(super) fn absent(&self, missing: Error) -> Error {
+    pub(super) fn absent(&self, what: &WalFileName) -> Error {
         match self.prove() {
-            Ok(()) => missing.with_kind(ErrorKind::Absent),
+            Ok(()) => Error::new(
+                ErrorKind::Absent,
+                format!("{what} is not archived in {}, where this cluster archives", self.url()),
+            )
+            .hint("To PostgreSQL this is the end of the archive."),
             Err(unproven) => unproven,
         }
     }

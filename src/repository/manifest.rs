@@ -129,7 +129,16 @@ impl Manifest {
             json.extend_from_slice(piece);
             Ok(())
         })?;
-        serde_json::from_slice(&json)
-            .map_err(|e| Error::new(ErrorKind::Corrupt, "manifest is not of its shape").source(e))
+        let damaged = |what: &str| Error::new(ErrorKind::Corrupt, format!("manifest {what}"));
+        let manifest: Manifest =
+            serde_json::from_slice(&json).map_err(|e| damaged("is not of its shape").source(e))?;
+        if manifest.walden > 1 {
+            return Err(damaged("has a format newer than this walden knows")
+                .hint("Use the walden that wrote it, or a newer one."));
+        }
+        if !manifest.wal_segment_size.is_power_of_two() {
+            return Err(damaged("has an impossible size of WAL segments"));
+        }
+        Ok(manifest)
     }
 }

@@ -37,10 +37,17 @@ impl Home {
     ) -> Result<Header> {
         let key = self.wal_key(name);
         let sealed = match self.storage.get(&key) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(name)),
             outcome => outcome?,
         };
         let header = codec::open(&sealed, sink).map_err(|error| unopened(error, &key))?;
+        self.expect_ours(&header, name)?;
+        Ok(header)
+    }
+
+    /// What a fetch would not serve, no push may take for archived.
+    fn expect_ours(&self, header: &Header, name: &WalFileName) -> Result<()> {
+        let key = self.wal_key(name);
         if header.name != name.to_string() {
             return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name))
                 .hint("Somebody renamed or copied objects: put the right one back."));
@@ -50,7 +57,7 @@ impl Home {
             return Err(Error::new(ErrorKind::ForeignCluster, foreign)
                 .hint("Somebody moved objects between clusters: put the right one back."));
         }
-        Ok(header)
+        Ok(())
     }
 
     /// Whether a WAL file is here; false only with proof.
@@ -58,7 +65,7 @@ impl Home {
         match self.storage.head(&self.wal_key(name)) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let absent = self.absent(error);
+                let absent = self.absent(name);
                 if absent.kind() == ErrorKind::Absent { Ok(false) } else { Err(absent) }
             }
             Err(error) => Err(error),
@@ -83,10 +90,10 @@ impl Home {
         let same = codec::same_content(&there, &sealed.bytes)
             .map_err(|error| unopened(error, &key))
             .context(|| "compare with what is archived")?;
-        if same {
-            return Ok(Stored::Same);
-        }
         let (first, _) = Header::split(&there)?;
+        if same {
+            return self.expect_ours(&first, name).map(|()| Stored::Same);
+        }
         Err(Error::new(
             ErrorKind::Conflict,
             format!(
@@ -192,6 +199,8 @@ mod tests {
         storage.put_new(&home.wal_key(&other), &sealed(&[7; 5000], 1, "db1")).unwrap();
         let refused = home.get_wal(&other, |_| Ok(())).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Corrupt);
+        let pushed = home.put_wal(&other, &sealed(&[7; 5000], 1, "db1"), &origin("db1"));
+        assert_eq!(pushed.unwrap_err().kind(), ErrorKind::Corrupt, "not archived either");
     }
 
     #[test]

@@ -133,11 +133,24 @@ impl Directory {
         missing: impl FnOnce() -> Error,
     ) -> Error {
         if is_missing(&error) {
-            return self.root_is_there().err().unwrap_or_else(missing);
+            let elsewhere = self.root_is_there().and_then(|()| self.no_link_leads_nowhere(path));
+            return elsewhere.err().unwrap_or_else(missing);
         }
         let (kind, hint) = sort(&error);
         let message = format!("cannot {verb} {}", path.display());
         Error::new(kind, message).hint(hint).source(error)
+    }
+
+    /// Old WAL is sometimes moved to another disk and linked to; while that is not mounted, its
+    /// objects are not absent.
+    fn no_link_leads_nowhere(&self, path: &Path) -> Result<()> {
+        let below = path.ancestors().take_while(|&part| part != self.root);
+        let is_link = |part: &Path| fs::symlink_metadata(part).is_ok_and(|m| m.is_symlink());
+        let Some(link) = below.filter(|part| is_link(part)).find(|part| !part.exists()) else {
+            return Ok(());
+        };
+        let message = format!("{} is a link that leads nowhere", link.display());
+        Err(Error::new(ErrorKind::WrongPlace, message).hint("Mount the disk it leads to."))
     }
 
     fn root_is_there(&self) -> Result<()> {

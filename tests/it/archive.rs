@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::site::{self, files_below};
-use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site};
+use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site, Walden};
 
 const SEGMENT: &str = "0000000100000000000000A1";
 const HISTORY: &[u8] = b"1\t0/A1000000\tno recovery target specified\n";
@@ -86,7 +86,7 @@ fn what_is_not_valid_wal_of_this_cluster_is_refused_and_leaves_nothing() {
         site.file(SEGMENT, bytes);
         site.push(SEGMENT).run().exits(10).complains_in_one_line();
     }
-    site.push("0000000100000000000000FF").run().exits(10).complains_in_one_line();
+    site.push("0000000100000000000000FF").run().exits(6).complains_in_one_line();
     site.file("00000002.history", b"not a history");
     site.push("00000002.history").run().exits(10).complains_in_one_line();
     site.file(SEGMENT, &site::segment(SEGMENT, 1, 42));
@@ -104,7 +104,7 @@ fn absent_is_said_only_where_the_place_is_proven() {
     site.segment("0000000100000000000000A0", 1);
     site.push("0000000100000000000000A0").run().succeeds();
     fetch.run().exits(1);
-    site.fetch("00000002.history").run().exits(1);
+    site.fetch("00000002.history").run().exits(1).complains_in_one_line();
 
     // Somebody unmounted the repository: an empty directory is left.
     let away = site.scratch().join("away");
@@ -178,6 +178,14 @@ fn beside_standby_signal_a_fetch_that_cannot_decide_lets_postgresql_ask_again() 
     let fetch = site.fetch(SEGMENT);
     fetch.clone().env(IMPATIENT.0, IMPATIENT.1).run().exits(3).complains_in_one_line();
 
+    // That there is no more yet is the daily answer, and no line in the log.
+    site.segment("0000000100000000000000A0", 1);
+    site.push("0000000100000000000000A0").run().succeeds();
+    fetch.run().exits(1).is_silent();
+    fetch.clone().arg("--verbose").run().exits(1).stderr_has("is not archived");
+    let claim = site.object(SEGMENT).ancestors().nth(4).unwrap().join("cluster.json");
+    fs::remove_file(claim).unwrap();
+
     // Told to become the primary, it does not wait for segments any more; for history files it
     // does.
     fs::write(site.pgdata().join("promote"), "").unwrap();
@@ -207,6 +215,58 @@ fn every_failure_of_fetch_ends_in_200() {
         assert_eq!(output.code(), Some(200), "{what}: {output}");
         output.complains_in_one_line();
     }
+}
+
+/// After an exit of 0 PostgreSQL recycles the segment, or takes the missing file for the end.
+#[test]
+fn help_is_no_success_to_postgresql() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    for flag in ["--help", "-h"] {
+        site.push(SEGMENT).arg(flag).run().exits(2).complains_in_one_line();
+        site.fetch(SEGMENT).arg(flag).run().exits(200).complains_in_one_line();
+    }
+    let path = format!("pg_wal/{SEGMENT}");
+    site.walden().args(["--version", "push", &path]).run().exits(2);
+    site.walden().args(["--version", "fetch", SEGMENT, "pg_wal/RECOVERYXLOG"]).run().exits(200);
+    for words in [&["push", "--help"][..], &["fetch", "--help"], &["--version"]] {
+        site.walden().args(words).run().succeeds();
+    }
+}
+
+/// The disk is not mounted, and the mount point is a directory like any other.
+#[test]
+fn a_push_notices_that_its_repository_is_not_mounted_any_more() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    site.push(SEGMENT).run().succeeds();
+    let (repository, away) = (site.repository_directory(), site.scratch().join("away"));
+    fs::rename(&repository, &away).unwrap();
+    fs::create_dir(&repository).unwrap();
+    fs::set_permissions(&repository, fs::Permissions::from_mode(0o777)).unwrap();
+    let next = "0000000100000000000000A2";
+    site.segment(next, 2);
+    site.push(next).run().exits(20).complains_in_one_line();
+    assert_eq!(files_below(&repository), [] as [std::path::PathBuf; 0]);
+    fs::remove_dir(&repository).unwrap();
+    fs::rename(&away, &repository).unwrap();
+    site.push(next).run().succeeds();
+}
+
+/// Old WAL was moved to another disk, and that one is not mounted.
+#[test]
+fn an_object_behind_a_link_that_leads_nowhere_is_not_absent() {
+    let site = Site::new();
+    let content = site.segment(SEGMENT, 1);
+    site.push(SEGMENT).run().succeeds();
+    let (folder, away) = (site.object(SEGMENT), site.scratch().join("away"));
+    let folder = folder.parent().unwrap();
+    fs::rename(folder, &away).unwrap();
+    std::os::unix::fs::symlink(&away, folder).unwrap();
+    site.fetch(SEGMENT).run().succeeds();
+    assert_eq!(site.fetched(), Some(content));
+    fs::rename(&away, site.scratch().join("unmounted")).unwrap();
+    site.fetch(SEGMENT).env(IMPATIENT.0, IMPATIENT.1).run().exits(200).complains_in_one_line();
 }
 
 #[test]
@@ -255,6 +315,34 @@ fn a_stuck_disk_ends_at_the_deadline() {
         .run()
         .exits(20)
         .complains_in_one_line();
+}
+
+#[test]
+fn a_stuck_repository_does_not_keep_the_file_from_another() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    let stuck = site.scratch().directory("stuck");
+    let home = stuck.join(format!("main/{}", site::SYSTEM_IDENTIFIER));
+    let pipe = home.join("cluster.json");
+    fs::create_dir_all(&home).unwrap();
+    assert!(Command::new("mkfifo").arg("-m").arg("666").arg(&pipe).status().unwrap().success());
+    for folder in [&home, home.parent().unwrap(), &stuck] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let configuration = site.scratch().join("two.toml");
+    let urls = [&stuck, &site.repository_directory()]
+        .map(|directory| format!("[[repository]]\nurl = \"{}\"\n", directory.display()));
+    fs::write(&configuration, format!("cluster = \"main\"\n{}", urls.concat())).unwrap();
+    Walden::new()
+        .as_server_user()
+        .current_dir(site.pgdata())
+        .env("WALDEN_STATE_DIR", site.scratch().join("state"))
+        .env("WALDEN_PUSH_DEADLINE", "1s")
+        .args(["push", &format!("pg_wal/{SEGMENT}"), "--config"])
+        .arg(&configuration)
+        .run()
+        .exits(20);
+    assert!(site.object(SEGMENT).exists());
 }
 
 #[test]

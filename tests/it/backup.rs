@@ -251,6 +251,26 @@ fn a_server_that_was_just_told_to_archive_gets_its_first_backup() {
     cluster.walden().arg("backup").run().succeeds();
 }
 
+#[test]
+fn an_archive_that_began_after_a_promotion_gets_the_history_by_the_backup() {
+    let mut archiving = Archiving::start(ANY_MAJOR);
+    archiving.cluster.stop();
+    archiving.cluster.configure("restore_command", "'false'");
+    archiving.cluster.signal("standby.signal");
+    archiving.cluster.start_again();
+    archiving.cluster.promote();
+    archiving.cluster.archive_everything();
+    let files = || files_below(archiving.repository.path()).into_iter();
+    let is_history = |path: &PathBuf| path.ends_with("00000002.history.zst");
+    fs::remove_file(files().find(is_history).unwrap()).unwrap();
+
+    archiving.backup().run().succeeds();
+    assert!(files().any(|path| is_history(&path)));
+    let there = archiving.cluster.scratch().join("restored");
+    let restore = archiving.cluster.walden().arg("restore").arg(&there);
+    restore.args(["--target-latest", "--dry-run"]).run().succeeds();
+}
+
 /// A server that takes only TLS and a password from afar.
 fn guarded() -> (Archiving, PathBuf) {
     let mut archiving = Archiving::start_with(

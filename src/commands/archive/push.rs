@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::codec::{Compression, Header, Kind, Origin, Sealer};
 use crate::commands::archive::{Caller, PIECE_BYTES};
@@ -17,8 +19,8 @@ use crate::host::state::StateDirectory;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::repository::{Claim, Home, Stored};
-use crate::storage::Body;
 use crate::storage::s3::ConditionalPut;
+use crate::storage::{Body, Location};
 
 pub fn run(app: &App, path: &Path) -> Result<()> {
     let deadline = Deadline::after(app.settings.push.deadline);
@@ -28,15 +30,24 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
     let (sealed, origin) =
         source.seal(app.settings.compression).context(|| format!("push {name}"))?;
 
-    // Each repository is tried, so that one which is down does not leave the others behind as well.
-    let mut outcome = Ok(());
-    for repository in app.settings.require_repositories()? {
+    // All at once: one that is down, and takes all the time there is, must not leave the others
+    // behind as well.
+    let store = |repository: &RepositorySettings| {
         let place = Place { app, repository, origin: &origin, deadline };
         let stored = place.store(&name, &sealed);
-        outcome = outcome
-            .and(stored.map(|_| ()).context(|| format!("push {name} to {}", repository.url)));
+        stored.map(|_| ()).context(|| format!("push {name} to {}", repository.url))
+    };
+    match app.settings.require_repositories()? {
+        [one] => store(one),
+        several => thread::scope(|scope| {
+            let calls: Vec<_> = several.iter().map(|one| scope.spawn(|| store(one))).collect();
+            let outcomes = calls
+                .into_iter()
+                .map(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            // Each is joined before the first failure is told.
+            outcomes.collect::<Vec<_>>().into_iter().collect()
+        }),
     }
-    outcome
 }
 
 /// One repository, for the WAL of one server.
@@ -57,12 +68,16 @@ impl Place<'_> {
     fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
         let state = self.state();
-        let (claimed, overwrites) = (format!("claimed {url}"), format!("{url} overwrites"));
+        let place = self.place();
+        let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
         if state.remembers(&overwrites) {
             return self.home(ConditionalPut::No);
         }
         let home = self.home(self.app.settings.s3.conditional_put)?;
-        if state.remembers(&claimed) {
+        if is_directory(url) && state.remembers(&claimed) {
+            return self.still_there(home, &state);
+        }
+        if state.remembers_for(&claimed, CLAIM_LASTS) {
             return Ok(home);
         }
         match home.claim(self.origin)? {
@@ -83,6 +98,33 @@ impl Place<'_> {
         }
     }
 
+    /// A directory that was ours and has no `cluster.json` is an empty mount point, most likely:
+    /// what went there would be gone the moment the disk is back. To look costs microseconds.
+    fn still_there(&self, home: Home, state: &StateDirectory) -> Result<Home> {
+        if home.is_claimed()? {
+            return Ok(home);
+        }
+        let message = format!("{}/cluster.json was there and is gone", home.url());
+        let state = state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+        Err(Error::new(ErrorKind::WrongPlace, message).hint(format!(
+            "Mount the disk it is on; if the repository was emptied on purpose, remove {state}, \
+             and the next push begins it anew."
+        )))
+    }
+
+    /// Two stores may have a bucket of the same name.
+    fn place(&self) -> String {
+        let by_variable = || {
+            let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+            names.into_iter().find_map(|name| std::env::var(name).ok())
+        };
+        let url = &self.repository.url;
+        match self.app.settings.s3.endpoint.clone().or_else(by_variable) {
+            Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
+            _ => url.clone(),
+        }
+    }
+
     fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
         let retries = Retries::Until(self.deadline);
         let repository = self.app.open(self.repository, retries, conditional_put)?;
@@ -96,6 +138,14 @@ impl Place<'_> {
         let identity = format!("{} {system_identifier} {source}", settings.cluster);
         StateDirectory::open(settings.state_dir.as_deref(), Some(Path::new(source)), identity)
     }
+}
+
+/// A bucket may have been emptied since, and without `cluster.json` no absence can be proven: it is
+/// written anew.
+const CLAIM_LASTS: Duration = Duration::from_secs(60 * 60);
+
+fn is_directory(url: &str) -> bool {
+    matches!(Location::parse(url), Ok(Location::Directory(_)))
 }
 
 /// A file in pg_wal, and the server it belongs to.
@@ -151,7 +201,7 @@ impl Source<'_> {
     }
 
     fn unreadable(&self, error: std::io::Error) -> Error {
-        Error::new(ErrorKind::InvalidSource, format!("cannot read {}", self.path.display()))
+        Error::new(ErrorKind::Host, format!("cannot read {}", self.path.display()))
             .source(error)
             .hint("Does the file exist, and may the server's user read it?")
     }

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use crate::codec::{Header, Kind, Sealer};
 use crate::commands::backup::archiver;
+use crate::commands::backup::copy::Target;
 use crate::commands::backup::progress::Progress;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
-use crate::postgres::connection::ConnectionOptions;
-use crate::postgres::replication::{BackupEnd, BackupStart};
+use crate::postgres::connection::{Connection, ConnectionOptions};
+use crate::postgres::replication::{BackupEnd, BackupStart, base_backup};
+use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::{Home, Manifest};
+use crate::storage::Body;
 
 const POLL_FIRST: Duration = Duration::from_millis(200);
 const POLL_MAX: Duration = Duration::from_secs(5);
@@ -76,14 +80,47 @@ fn is_there(home: &Home, segment: SegmentName) -> Result<bool> {
     }
 }
 
-/// A restore onto another timeline than this one will ask for the history file. One that was never
-/// archived here, since this archive began later, hinders nothing else: a warning.
-pub fn look_for_history(home: &Home, timeline: TimelineId) -> Result<()> {
-    let history = WalFileName::History(timeline);
-    if timeline.get() > 1 && !home.has_wal(&history)? {
-        tracing::warn!("{history} is not at {}: archive it by hand from pg_wal", home.url());
+/// The history of the backup's timeline, which a restore cannot do without. Timeline 1 has none.
+pub fn ask_for_history(connection: &mut Connection, timeline: TimelineId) -> Option<String> {
+    if timeline.get() == 1 {
+        return None;
     }
-    Ok(())
+    let history = base_backup::timeline_history(connection, timeline);
+    history.inspect_err(|error| tracing::debug!(%error, "the server gives no history")).ok()
+}
+
+/// An archive that began after a promotion never got the history file of the timeline: the server
+/// marked it done long ago. It is put there as a push would.
+pub fn provide_history(
+    target: &Target<'_>,
+    timeline: TimelineId,
+    history: Option<String>,
+) -> Result<()> {
+    let name = WalFileName::History(timeline);
+    if timeline.get() == 1 || target.home.has_wal(&name)? {
+        return Ok(());
+    }
+    let Some(text) = history else {
+        let url = target.home.url();
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("{name} is not at {url}, and without it this backup cannot be restored"),
+        )
+        .hint(format!(
+            "Archive it from the data directory of a server that has it: walden push \
+             pg_wal/{name}; then take the backup again."
+        )));
+    };
+    let mut check = WalFileCheck::new(&name);
+    check.write(text.as_bytes())?;
+    check.finish()?;
+    let mut sealer = Sealer::new(target.compression, text.len() as u64)?;
+    sealer.write(text.as_bytes())?;
+    let sealed = sealer.finish(|content| {
+        Header::new(Kind::History, name.to_string(), content, target.origin.clone())
+    })?;
+    let stored = target.home.put_wal(&name, &Body::new(sealed), target.origin);
+    stored.map(|_| ()).context(|| format!("archive {name}"))
 }
 
 fn missing(

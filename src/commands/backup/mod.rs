@@ -130,12 +130,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let copied = stream(&mut connection, &source, &target, request, progress)?;
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
+    let history = finish::ask_for_history(&mut connection, copied.start.timeline);
     drop(connection);
 
     let manifest = manifest(&source, &target, copied, (began, ended))?;
     let options = &request.connection;
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
-    finish::look_for_history(&home, manifest.timeline)?;
+    finish::provide_history(&target, manifest.timeline, history)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report(repository, &manifest, clock.elapsed()))

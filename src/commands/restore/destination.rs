@@ -75,7 +75,7 @@ fn refuse_taken(path: &Path, what: &str) -> Result<()> {
     };
     if path.join(UNFINISHED).exists() {
         return Err(refused(format!("{what} {shown} holds an unfinished restore"))
-            .hint(format!("If none is running there, remove it (rm -r {shown}) and try again.")));
+            .hint("If none is running there, remove the directory and try again."));
     }
     match entries.next() {
         None => expect_writable(path, path),

@@ -69,7 +69,11 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
     let survey = survey::survey(&home)?;
-    let choice = choose(&survey.backups, &survey.tree, &request.wanted, clock::now())?;
+    let choice = choose(&survey.backups, &survey.tree, &request.wanted, clock::now());
+    // Whoever is told that there is no backup must hear of the one that cannot be read.
+    let choice = choice.map_err(|error| {
+        survey.notes.iter().fold(error, |error, note| error.context(note.trim_end_matches('.')))
+    })?;
     let run = check_wal(&choice, &request.wanted.target, &survey::archived(&home, &choice)?)?;
     let manifest = home.manifest(&choice.backup.id.parse()?)?;
     let destination = destination::examine(&request, &manifest, &repository.url())?;

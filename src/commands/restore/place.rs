@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
+use crate::codec::Header;
 use crate::commands::restore::host_failed;
 use crate::commands::restore::placement::{Placed, Placement};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::repository::{Home, Manifest};
+use crate::repository::{Home, Manifest, layout};
 
 /// Makes the directories and writes every file but `pg_control`, whose content it returns.
 ///
@@ -68,12 +69,13 @@ fn place_pack(
     });
     let header = header.context(|| format!("place pack {number} of backup {id}"))?;
     let expected = manifest.packs[number as usize].size;
-    let of_this_cluster = header.origin.system_identifier == manifest.system_identifier();
-    if header.size == expected && of_this_cluster {
+    // All full packs have one size: what tells those of two backups apart is who made them when.
+    let is_named_so = header.name == layout::pack_name(number);
+    if header.size == expected && is_named_so && header.origin == manifest.origin {
         return Ok(());
     }
-    let found =
-        format!("it holds {} bytes of cluster {}", header.size, header.origin.system_identifier);
+    let Header { name, size, origin, .. } = header;
+    let found = format!("it is {name} of {size} bytes from {origin}");
     Err(Error::new(
         ErrorKind::Corrupt,
         format!("pack {number} of backup {id} is not the one of its manifest: {found}"),

@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::repository::manifest::{FileEntry, FileKind, Manifest};
 
 pub const CONTROL_FILE: &str = "global/pg_control";
+/// `PG_CONTROL_FILE_SIZE` (pg_control.h) is 8192.
+const CONTROL_BYTES_MAX: u64 = 1 << 20;
 const OWN_TABLESPACES: &str = "pg_tblspc";
 
 /// Left by the source's server or by an earlier restore; none may act here. `tablespace_map` is
@@ -57,7 +59,8 @@ pub struct Placed {
 impl Placement {
     pub fn new(manifest: &Manifest, directory: &Path, links: &[Link]) -> Result<Placement> {
         let map = Map { directory, links };
-        let stream: u64 = manifest.packs.iter().map(|pack| pack.size).sum();
+        let stream = manifest.packs.iter().try_fold(0u64, |sum, pack| sum.checked_add(pack.size));
+        let stream = stream.ok_or_else(|| damaged("its packs hold more than can be".to_owned()))?;
         // Pack n begins at n * pack_bytes: a short one before the last would leave a hole.
         let short = manifest
             .packs
@@ -96,6 +99,10 @@ impl Placement {
         }
         files.sort_by_key(|file| (file.offset, file.size));
         let control = control.ok_or_else(|| damaged(format!("it has no {CONTROL_FILE}")))?;
+        // It is held in memory until the end.
+        if control.size > CONTROL_BYTES_MAX {
+            return Err(damaged(format!("{CONTROL_FILE} has {} bytes", control.size)));
+        }
         Ok(Placement { files, directories, control })
     }
 }

@@ -11,7 +11,7 @@ use crate::commands::restore::Request;
 use crate::host::privileges;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::manifest::{FileEntry, FileKind, Manifest, Pack, Tablespace};
-use crate::repository::{BackupId, ClusterName, Home, Repository};
+use crate::repository::{BackupId, ClusterName, Home, Repository, layout};
 use crate::storage::memory::Memory;
 use crate::storage::{Body, Key, Storage};
 
@@ -60,7 +60,7 @@ impl Sample {
         }
         let mut manifest = manifest(entries, tablespaces);
         for (number, raw) in stream.chunks(PACK_BYTES as usize).enumerate() {
-            let sealed = pack(raw);
+            let sealed = pack(number as u32, raw);
             manifest.packs.push(Pack { size: raw.len() as u64, stored: sealed.len() as u64 });
             home.put_pack(&manifest.id, number as u32, &Body::new(sealed)).unwrap();
         }
@@ -102,11 +102,12 @@ pub fn request(directory: &Path) -> Request {
 }
 
 /// A pack that holds `raw`, sealed.
-pub fn pack(raw: &[u8]) -> Vec<u8> {
+pub fn pack(number: u32, raw: &[u8]) -> Vec<u8> {
     let frame: SealedFrame = FrameSealer::new(Compression::default()).unwrap().seal(raw).unwrap();
     let mut builder = PackBuilder::default();
     builder.push(frame);
-    builder.finish(|content| Header::new(Kind::Pack, "data", content, origin()))
+    let name = layout::pack_name(number);
+    builder.finish(|content| Header::new(Kind::Pack, name, content, origin()))
 }
 
 fn put_wal(home: &Home, name: &str) {

@@ -76,8 +76,9 @@ fn a_damaged_pack_ends_in_corrupt_and_no_pg_control() {
         object[middle] ^= 1;
         object
     };
-    let shorter = |_| pack(&[7; 10]);
-    let damages: [&dyn Fn(Vec<u8>) -> Vec<u8>; 2] = [&flip, &shorter];
+    let shorter = |_| pack(2, &[7; 10]);
+    let another = |_| pack(1, &[7; 1000]);
+    let damages: [&dyn Fn(Vec<u8>) -> Vec<u8>; 3] = [&flip, &shorter, &another];
     for damage in damages {
         let sample = Sample::new(&files(), &[]);
         sample.damage_pack(2, damage);
@@ -143,6 +144,37 @@ fn a_manifest_that_leads_out_of_the_directory_is_damage() {
         let scratch = tempfile::tempdir().unwrap();
         let error = prepare(&sample.repository, request(&scratch.path().join("new"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{path}");
+    }
+}
+
+#[test]
+fn a_manifest_that_lies_about_sizes_is_damage_and_costs_no_memory() {
+    type Lie = fn(&mut crate::repository::Manifest);
+    let lies: [Lie; 3] = [
+        |manifest| manifest.packs[0].size = u64::MAX,
+        |manifest| manifest.wal_segment_size = 0,
+        |manifest| {
+            let size = 1 << 50;
+            let control = manifest.files.iter_mut().find(|file| file.path.ends_with("pg_control"));
+            control.unwrap().size = size;
+            manifest.pack_bytes = size;
+            manifest.packs.iter_mut().for_each(|pack| pack.size = size);
+        },
+    ];
+    for lie in lies {
+        let sample = Sample::new(&files(), &[]);
+        let key = sample.home.manifest_key(&sample.manifest.id);
+        crate::storage::Storage::delete(&*sample.storage, &key).unwrap();
+        let mut manifest = sample.manifest;
+        lie(&mut manifest);
+        sample.home.publish(&manifest, crate::codec::Compression::default()).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let new = scratch.path().join("new");
+        let prepared = prepare(&sample.repository, request(&new));
+        let error = prepared.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Refused));
+        assert!(error.to_string().contains("manifest"), "{error}");
+        assert!(!new.exists());
     }
 }
 

@@ -87,6 +87,14 @@ pub fn show(connection: &mut Connection, setting: &str) -> Result<String> {
     field(&rows, 0, 0).map(str::to_owned)
 }
 
+/// The history file of a timeline, as the server has it in pg_wal.
+pub fn timeline_history(connection: &mut Connection, timeline: TimelineId) -> Result<String> {
+    let rows = connection
+        .query(&format!("TIMELINE_HISTORY {timeline}"))
+        .context(|| format!("get the history of timeline {timeline}"))?;
+    field(&rows, 0, 1).map(str::to_owned)
+}
+
 impl<'c> BaseBackup<'c> {
     /// Returns once the starting checkpoint is done; with a spread one that takes minutes of
     /// silence.

@@ -186,13 +186,15 @@ fn by_status(status: u16, asked: Asked) -> Option<(ErrorKind, &'static str)> {
 /// In seconds, or as a date.
 fn retry_after(answer: &HttpResponse) -> Option<Duration> {
     let value = answer.headers().get("retry-after")?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = DateTime::from_str(value, Format::HttpDate).ok()?;
-    let wait = date.secs() - crate::host::clock::now().as_second();
-    u64::try_from(wait).ok().map(Duration::from_secs)
+    let seconds = value.parse().ok().or_else(|| {
+        let date = DateTime::from_str(value, Format::HttpDate).ok()?;
+        u64::try_from(date.secs() - crate::host::clock::now().as_second()).ok()
+    });
+    seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
+
+/// More than anybody waits, and far from where the clock's arithmetic ends.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// No answer, or not even a request.
 fn without_answer(error: &(dyn std::error::Error + 'static), place: &str) -> Error {

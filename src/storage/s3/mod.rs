@@ -104,7 +104,15 @@ impl S3 {
         let client = runtime.block_on(async {
             let connected = tokio::time::timeout(limit, client::connect(&self.options)).await;
             connected.unwrap_or_else(|_| Err(self.timed_out(limit)))
-        })?;
+        });
+        let client = match client {
+            Ok(client) => client,
+            // Dropped, it would wait for what hangs in the system's resolver.
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let made = Connection { runtime: runtime.into(), client };
         Ok(connection.insert(made).clone())
     }
