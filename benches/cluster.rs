@@ -1,6 +1,6 @@
 //! A cluster of about 1 GiB backed up and restored: how long, and how much memory at most.
 //!
-//! Into a directory, or into what `WALDEN_BENCH_REPOSITORY` names, reached by what else is in the
+//! Into a directory, or into what `BENCH_REPOSITORY` names, reached by what else is in the
 //! environment (`WALDEN_S3_ENDPOINT`, `AWS_ACCESS_KEY_ID` ...).
 
 mod setup;
@@ -22,7 +22,7 @@ fn main() {
     let own = directory.path().join("repository");
     std::fs::create_dir(&own).expect("make a directory");
     privileges::give(&own, user.as_ref()).expect("give the directory away");
-    let repository = std::env::var("WALDEN_BENCH_REPOSITORY");
+    let repository = std::env::var("BENCH_REPOSITORY");
     let repository = repository.unwrap_or_else(|_| own.display().to_string());
 
     let walden = env!("CARGO_BIN_EXE_walden");
