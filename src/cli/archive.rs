@@ -62,7 +62,10 @@ impl Fetch {
     /// knows what it means.
     pub fn run(self, app: &App) -> Result<()> {
         let name = WalFileName::parse(&self.file)?;
-        let limit = app.settings.fetch.retry_for + app.settings.s3.request_timeout;
+        // The last attempt asks one repository after the other.
+        let repositories = u32::try_from(app.settings.repositories.len()).unwrap_or(1).max(1);
+        let attempt = app.settings.s3.request_timeout.saturating_mul(repositories);
+        let limit = app.settings.fetch.retry_for + attempt;
         watchdog::start(limit + GRACE, exit::fetch_undecided(), move || {
             let seconds = (limit + GRACE).as_secs();
             format!(

@@ -1,6 +1,7 @@
 //! `push` and `fetch` on S3: what each trouble with a store ends in, and what a segment costs.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, SystemTime};
 
 use crate::harness::moto::Moto;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER};
@@ -47,6 +48,25 @@ fn a_pushed_segment_costs_one_request() {
     assert_eq!(site.fetched(), Some(content));
     assert_eq!(bucket.proxy.requests().len(), 1);
     site.push(NEXT).run().succeeds().is_silent();
+}
+
+/// Without `cluster.json` no fetch could ever say that something is absent.
+#[test]
+fn a_place_that_was_emptied_and_another_store_of_the_same_name_are_claimed_anew() {
+    let (bucket, site) = settled();
+    let proof = format!("pre/fix/main/{SYSTEM_IDENTIFIER}/cluster.json");
+    bucket.lose(&proof);
+    for file in site::files_below(&site.scratch().join("state")) {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    site.segment(NEXT, 2);
+    site.push(NEXT).run().succeeds();
+    assert!(bucket.objects().contains(&proof));
+
+    let other = Bucket::start();
+    site.push(NEXT).env("WALDEN_S3_ENDPOINT", other.endpoint()).run().succeeds();
+    assert!(other.objects().contains(&proof));
 }
 
 #[test]
@@ -142,7 +162,7 @@ fn a_fetch_gets_over_trouble_that_passes_and_never_serves_damage() {
         site.fetch(SEGMENT).env("WALDEN_FETCH_RETRY_FOR", "30s").run().succeeds();
         assert_eq!(site.fetched().as_ref(), Some(&content), "{fault:?}");
     }
-    std::fs::remove_file(site.pgdata().join("pg_wal/RECOVERYXLOG")).unwrap();
+    fs::remove_file(site.pgdata().join("pg_wal/RECOVERYXLOG")).unwrap();
     bucket.corrupt(&key(SEGMENT));
     site.fetch(SEGMENT).run().exits(200).complains_in_one_line();
     assert_eq!(site.fetched(), None);

@@ -154,7 +154,7 @@ fn a_manifest_that_lies_about_sizes_is_damage_and_costs_no_memory() {
         |manifest| manifest.packs[0].size = u64::MAX,
         |manifest| manifest.wal_segment_size = 0,
         |manifest| {
-            let size = 1 << 50;
+            let size = 2 << 20;
             let control = manifest.files.iter_mut().find(|file| file.path.ends_with("pg_control"));
             control.unwrap().size = size;
             manifest.pack_bytes = size;

@@ -271,3 +271,29 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::{RETRY_AFTER_MAX, retry_after};
+
+    fn asked(value: &'static str) -> Option<Duration> {
+        let status = 503.try_into().unwrap();
+        let mut answer = HttpResponse::new(status, SdkBody::empty());
+        answer.headers_mut().insert("retry-after", value);
+        retry_after(&answer)
+    }
+
+    #[test]
+    fn a_store_is_taken_at_its_word_within_reason() {
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("18446744073709551615"), Some(RETRY_AFTER_MAX));
+        assert_eq!(asked("Fri, 31 Dec 9999 23:59:59 GMT"), Some(RETRY_AFTER_MAX));
+        assert_eq!(asked("Thu, 01 Jan 1970 00:00:00 GMT"), None);
+        assert_eq!(asked("soon"), None);
+    }
+}
