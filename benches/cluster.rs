@@ -1,4 +1,7 @@
 //! A cluster of about 1 GiB backed up and restored: how long, and how much memory at most.
+//!
+//! Into a directory, or into what `BENCH_REPOSITORY` names, reached by what else is in the
+//! environment (`WALDEN_S3_ENDPOINT`, `AWS_ACCESS_KEY_ID` ...).
 
 mod setup;
 
@@ -9,26 +12,27 @@ use setup::{Bench, PORT, Took, run};
 use walden::host::privileges;
 
 /// Rows that hardly compress, so that memory is held by what is on its way.
-const ROWS: u64 = 2_600_000;
+const ROWS: u64 = 3_600_000;
 
 fn main() {
     let directory = tempfile::Builder::new().prefix("walden-bench-").tempdir_in("/tmp");
     let directory = directory.expect("make a temporary directory");
     let user = privileges::server_user().expect("find the server's user");
     privileges::give(directory.path(), user.as_ref()).expect("give the directory away");
-    let repository = directory.path().join("repository");
-    std::fs::create_dir(&repository).expect("make a directory");
-    privileges::give(&repository, user.as_ref()).expect("give the directory away");
+    let own = directory.path().join("repository");
+    std::fs::create_dir(&own).expect("make a directory");
+    privileges::give(&own, user.as_ref()).expect("give the directory away");
+    let repository = std::env::var("BENCH_REPOSITORY");
+    let repository = repository.unwrap_or_else(|_| own.display().to_string());
 
     let walden = env!("CARGO_BIN_EXE_walden");
-    let archive =
-        format!("'{walden} --cluster bench --repository {} push \"%p\"'", repository.display());
+    let archive = format!("{walden} --cluster bench --repository {repository} push \"%p\"");
     let settings = [
         ("fsync", "off"),
         ("autovacuum", "off"),
-        ("max_wal_size", "'8GB'"),
+        ("max_wal_size", "8GB"),
         ("archive_mode", "on"),
-        ("archive_command", archive.trim_matches('\'')),
+        ("archive_command", &archive),
     ];
     let bench = Bench::start(&settings);
     bench.sql(&format!(
@@ -38,7 +42,7 @@ fn main() {
     ));
     let size = bench.sql("SELECT sum(pg_database_size(oid))::bigint FROM pg_database");
     let size: u64 = size[0][0].as_deref().and_then(|size| size.parse().ok()).expect("a size");
-    println!("cluster of {} MiB, directory repository, 2 jobs", size >> 20);
+    println!("cluster of {} MiB, repository {repository}", size >> 20);
 
     let call = || {
         let mut command = Command::new(walden);

@@ -29,8 +29,7 @@ struct Place {
 }
 
 fn main() {
-    let bench =
-        Bench::start(&[("fsync", "off"), ("wal_keep_size", "'4GB'"), ("autovacuum", "off")]);
+    let bench = Bench::start(&[("fsync", "off"), ("wal_keep_size", "4GB"), ("autovacuum", "off")]);
     let kinds = [("uuid and jsonb", mixed(&bench)), ("mostly empty", empty(&bench))];
     println!(
         "whole process, median of {ROUNDS} rounds, 16 MiB segments, directory on the same disk\n"

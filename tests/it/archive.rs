@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::harness::site::{self, files_below};
 use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site, Walden};
 
 const SEGMENT: &str = "0000000100000000000000A1";
+const NEXT: &str = "0000000100000000000000A2";
 const HISTORY: &[u8] = b"1\t0/A1000000\tno recovery target specified\n";
 
 /// Short of patience: what fails here fails for good.
@@ -423,4 +425,44 @@ fn a_full_disk_is_said_to_be_full_and_leaves_no_half_object() {
     assert!(said.contains("(hint: "), "{said}");
     let left = String::from_utf8_lossy(&output.stdout);
     assert_eq!(left.lines().filter(|file| !file.ends_with("/cluster.json")).count(), 0, "{left}");
+}
+
+/// Two repositories in the configuration: each gets everything, either one suffices, and absent is
+/// only what both have proven absent.
+#[test]
+fn with_two_repositories_either_one_suffices() {
+    let site = Site::new();
+    let places = ["one", "two"].map(|name| site.scratch().directory(name));
+    let lines = places.each_ref().map(|place| format!("[[repository]]\nurl = {place:?}\n"));
+    let configuration = site.scratch().join("two.toml");
+    fs::write(&configuration, lines.concat()).unwrap();
+    let call = |words: &[&str]| {
+        let walden = Walden::new().as_server_user().current_dir(site.pgdata());
+        let walden = walden.env("WALDEN_STATE_DIR", site.scratch().join("state"));
+        walden.env(IMPATIENT.0, IMPATIENT.1).arg("--config").arg(&configuration).args(words)
+    };
+    let push = |name: &str| call(&["push", &format!("pg_wal/{name}")]);
+    let fetch = |name: &str| call(&["fetch", name, "pg_wal/RECOVERYXLOG"]);
+    let objects = |place: &Path| {
+        let files = files_below(place).into_iter();
+        files.filter(|file| file.extension().is_some_and(|end| end == "zst")).count()
+    };
+
+    let content = site.segment(SEGMENT, 1);
+    push(SEGMENT).run().succeeds().is_silent();
+    assert_eq!(places.each_ref().map(|place| objects(place)), [1, 1]);
+    fetch(NEXT).run().exits(1);
+
+    let away = site.scratch().join("away");
+    fs::rename(&places[0], &away).unwrap();
+    fetch(SEGMENT).run().succeeds();
+    assert_eq!(site.fetched(), Some(content));
+    fetch(NEXT).run().exits(200).complains_in_one_line();
+    // A yes of one is no yes, but the one that is there gets the file.
+    site.segment(NEXT, 2);
+    push(NEXT).run().exits(20).complains_in_one_line();
+    assert_eq!(objects(&places[1]), 2);
+    fs::rename(&away, &places[0]).unwrap();
+    push(NEXT).run().succeeds();
+    assert_eq!(objects(&places[0]), 2);
 }
