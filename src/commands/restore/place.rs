@@ -13,6 +13,9 @@ use crate::commands::restore::placement::{Placed, Placement};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::repository::{Home, Manifest, layout};
 
+/// Root may be writing into a directory of a user who must not lead it elsewhere.
+pub const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 /// Makes the directories and writes every file but `pg_control`, whose content it returns.
 ///
 /// `progress` is told the raw bytes placed, from any thread. Memory: one stored pack a job.
@@ -152,6 +155,7 @@ fn open(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(NO_LINK)
         .open(path)
         .map_err(|error| host_failed(format!("create {}", path.display()), error))
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::catalog::{Target, TargetTimeline, TimelinePath};
 use crate::commands::restore::destination::Destination;
+use crate::commands::restore::place::NO_LINK;
 use crate::commands::restore::placement::Link;
 use crate::commands::restore::{Request, host_failed, settle};
 use crate::error::{Error, ErrorKind, Result};
@@ -108,12 +109,11 @@ fn link(directory: &Path, links: &[Link], owner: Option<&User>) -> Result<()> {
 /// A small file, private, whole and durable but for its name.
 pub fn write_file(path: &Path, bytes: &[u8], owner: Option<&User>) -> Result<()> {
     let mut options = OpenOptions::new();
-    let written = options.write(true).create(true).truncate(true).mode(0o600).open(path).and_then(
-        |mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        },
-    );
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(NO_LINK);
+    let written = options.open(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
     written.map_err(|error| host_failed(format!("write {}", path.display()), error))?;
     privileges::give(path, owner)
 }
@@ -138,7 +138,7 @@ mod tests {
     use std::ffi::OsString;
     use std::path::Path;
 
-    use super::{fetch_call, target};
+    use super::{fetch_call, target, write_file};
     use crate::catalog::Target;
     use crate::postgres::Lsn;
     use crate::postgres::recovery_settings::restore_command;
@@ -158,6 +158,16 @@ mod tests {
             assert_eq!(format!("{name} = {value}"), setting);
         }
         assert_eq!(target(&Target::Latest), None);
+    }
+
+    #[test]
+    fn what_is_written_follows_no_link() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (victim, link) = (scratch.path().join("victim"), scratch.path().join("link"));
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(write_file(&link, b"", None).is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What was placed gets its owner, mode and time, and is made to last.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::commands::restore::host_failed;
+use crate::commands::restore::place::NO_LINK;
 use crate::commands::restore::placement::{Placed, Placement};
 use crate::error::Result;
 use crate::host::privileges::{self, User};
@@ -37,7 +38,7 @@ pub fn sync(path: &Path) -> Result<()> {
 }
 
 fn finish_file(placed: &Placed, owner: Option<&User>) -> std::io::Result<()> {
-    let file = File::options().write(true).open(&placed.path)?;
+    let file = File::options().write(true).custom_flags(NO_LINK).open(&placed.path)?;
     if let Some(user) = owner {
         std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
     }
