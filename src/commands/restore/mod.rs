@@ -50,7 +50,6 @@ pub struct Request {
     pub fetch_call: Vec<String>,
 }
 
-/// A restore that was decided, and not yet begun.
 impl Request {
     /// At the end of the archived WAL PostgreSQL promotes, whatever `recovery_target_action` says.
     fn action(&self) -> TargetAction {
@@ -61,6 +60,7 @@ impl Request {
     }
 }
 
+/// A restore that was decided, and not yet begun.
 #[derive(Debug)]
 pub struct Prepared {
     pub plan: Plan,
