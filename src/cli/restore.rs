@@ -1,7 +1,7 @@
 //! `walden restore`: flags to a request, the plan and the outcome to text.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -17,6 +17,7 @@ use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::termination;
 use crate::postgres::SystemIdentifier;
+use crate::postgres::recovery_settings::shell_word;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_MAX: usize = 8;
@@ -328,12 +329,17 @@ fn next_step(plan: &Plan, dry_run: bool) -> String {
         return "nothing was changed (--dry-run)\n".to_owned();
     }
     let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
-    text += &format!("  pg_ctl start -D {}\n", plan.directory.display());
+    text += &format!("  pg_ctl start -D {}\n", quoted(&plan.directory));
     if plan.target.action == "pause" && plan.target.kind != "latest" {
         text +=
             "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
     }
     text
+}
+
+/// To be copied into a shell.
+fn quoted(path: &Path) -> String {
+    shell_word(&path.to_string_lossy())
 }
 
 fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
@@ -353,11 +359,11 @@ fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
         line("PostgreSQL", stopped.clone());
     }
     if let Some(process) = outcome.process_id {
-        let directory = prepared.directory().display();
         line("server", format!("process {process}, log {}", outcome.log.display()));
-        let socket = outcome.socket_directory.display();
+        let socket = quoted(&outcome.socket_directory);
         line("connect", format!("psql -h {socket} -p {} postgres", outcome.port));
-        line("stop", format!("{}/pg_ctl stop -D {directory}", outcome.installation.display()));
+        let pg_ctl = quoted(&outcome.installation.join("pg_ctl"));
+        line("stop", format!("{pg_ctl} stop -D {}", quoted(prepared.directory())));
         line("", "It listens on this socket only; start it anew to use it for real.".to_owned());
     }
     text

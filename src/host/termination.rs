@@ -1,8 +1,11 @@
 //! Being told to stop.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+const PATIENCE_WITH_READER: Duration = Duration::from_secs(1);
 
 /// From now on SIGTERM, SIGINT and SIGHUP end the process at once with `code` and one line.
 ///
@@ -19,7 +22,7 @@ pub fn exit_when_told(code: u8, line: &'static str) {
     };
     let wait = move || {
         if signals.forever().next().is_some() {
-            leave(code, line);
+            leave(code, line.to_owned());
         }
     };
     let started =
@@ -30,9 +33,17 @@ pub fn exit_when_told(code: u8, line: &'static str) {
 }
 
 /// Ends the process from any thread, without waiting for the others.
-pub(super) fn leave(code: u8, line: &str) -> ! {
-    // Nobody may be reading; the exit code is what counts.
-    let _ = writeln!(std::io::stderr(), "{line}");
+pub(super) fn leave(code: u8, line: String) -> ! {
+    let (written, is_written) = std::sync::mpsc::channel::<()>();
+    let say = move || {
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        drop(written);
+    };
+    // Nobody may be reading, or the pipe be full because its reader is stuck; the exit code is what
+    // counts.
+    if std::thread::Builder::new().stack_size(64 << 10).spawn(say).is_ok() {
+        let _ = is_written.recv_timeout(PATIENCE_WITH_READER);
+    }
     #[allow(clippy::disallowed_methods, reason = "the one place that ends the process from aside")]
     std::process::exit(i32::from(code))
 }

@@ -12,7 +12,7 @@ use crate::host::termination::leave;
 pub fn start(limit: Duration, code: u8, line: impl FnOnce() -> String + Send + 'static) {
     let watch = move || {
         std::thread::sleep(limit);
-        leave(code, &line());
+        leave(code, line());
     };
     let started =
         std::thread::Builder::new().name("watchdog".into()).stack_size(64 << 10).spawn(watch);

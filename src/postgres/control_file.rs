@@ -105,6 +105,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_being_written_is_waited_for() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("global/pg_control");
+        std::fs::create_dir(scratch.path().join("global")).unwrap();
+        let whole = control_file(1700, 288);
+        let mut torn = whole.clone();
+        torn[100] ^= 1;
+        std::fs::write(&path, torn).unwrap();
+        std::thread::scope(|scope| {
+            let read = scope.spawn(|| ControlFile::read(scratch.path()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::fs::write(&path, whole).unwrap();
+            assert!(read.join().unwrap().is_ok());
+        });
+    }
+
+    #[test]
     fn a_damaged_file_is_refused() {
         let mut flipped = control_file(1700, 288);
         flipped[100] ^= 1;

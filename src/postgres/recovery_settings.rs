@@ -139,7 +139,8 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\n', "\\n").replace('\r', "\\r"))
 }
 
-fn shell_word(word: &str) -> String {
+/// So that `sh` takes it for one word.
+pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@,%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

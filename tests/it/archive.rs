@@ -1,11 +1,13 @@
 //! `push` and `fetch` on a directory: what comes back, what is refused, and by which exit code.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::cluster::within;
 use crate::harness::site::{self, files_below};
 use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site, Walden};
 
@@ -304,6 +306,33 @@ fn told_to_stop_push_ends_in_75_and_fetch_dies_by_the_signal() {
     fetch.terminate();
     let output = fetch.wait();
     assert_eq!(output.signal(), Some(15), "{output}");
+}
+
+/// The logging collector hangs, and the pipe to it is full.
+#[test]
+fn a_push_that_nobody_listens_to_still_ends_when_told() {
+    let site = Site::new();
+    let pipe = site.pgdata().join("pg_wal").join(SEGMENT);
+    assert!(Command::new("mkfifo").arg("-m").arg("666").arg(&pipe).status().unwrap().success());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    let filler = std::thread::spawn(move || while filler.write_all(&[b'.'; 4096]).is_ok() {});
+    let mut push = Command::new(harness::program::binary())
+        .args(["--repository", "/nonexistent", "push", &format!("pg_wal/{SEGMENT}")])
+        .current_dir(site.pgdata())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let process = rustix::process::Pid::from_child(&push);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let ended = within(Duration::from_secs(10), || push.try_wait().unwrap().is_some());
+    if !ended {
+        push.kill().unwrap();
+    }
+    assert_eq!(push.wait().unwrap().code(), Some(75));
+    drop(reader);
+    filler.join().unwrap();
 }
 
 #[test]
