@@ -90,7 +90,7 @@ fn what_is_not_valid_wal_of_this_cluster_is_refused_and_leaves_nothing() {
         site.file(SEGMENT, bytes);
         site.push(SEGMENT).run().exits(10).complains_in_one_line();
     }
-    site.push("0000000100000000000000FF").run().exits(6).complains_in_one_line();
+    site.push("0000000100000000000000FF").run().exits(10).complains_in_one_line();
     site.file("00000002.history", b"not a history");
     site.push("00000002.history").run().exits(10).complains_in_one_line();
     site.file(SEGMENT, &site::segment(SEGMENT, 1, 42));

@@ -201,7 +201,7 @@ impl Source<'_> {
     }
 
     fn unreadable(&self, error: std::io::Error) -> Error {
-        Error::new(ErrorKind::Host, format!("cannot read {}", self.path.display()))
+        Error::new(ErrorKind::InvalidSource, format!("cannot read {}", self.path.display()))
             .source(error)
             .hint("Does the file exist, and may the server's user read it?")
     }
