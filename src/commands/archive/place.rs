@@ -1,4 +1,4 @@
-//! Where a server's WAL goes: a repository that is known to be the place, and to refuse to overwrite.
+//! Where a server's WAL goes: a repository known to be the place, and to refuse to overwrite.
 
 use std::path::Path;
 use std::time::Duration;
