@@ -274,6 +274,18 @@ fn an_object_behind_a_link_that_leads_nowhere_is_not_absent() {
 }
 
 #[test]
+fn a_bug_is_one_line_and_never_lets_postgresql_promote() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    let with_bug = |call: Walden| call.env("WALDEN_TEST_PANIC", "1").run();
+    let output = with_bug(site.push(SEGMENT)).exits(70).complains_in_one_line();
+    output.stderr_has("walden: bug: as the test asked");
+    with_bug(site.fetch(SEGMENT)).exits(200).complains_in_one_line();
+    site.become_standby();
+    with_bug(site.fetch(SEGMENT)).exits(3).complains_in_one_line();
+}
+
+#[test]
 fn a_push_killed_at_any_instant_is_completed_by_the_next() {
     let site = Site::new();
     let mut random = fastrand::Rng::with_seed(7);
