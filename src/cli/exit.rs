@@ -52,8 +52,7 @@ pub const PUSH_STATUS: &str = "\
 Exit status (PostgreSQL tries again after every one but 0):
    0  durable and verified in the repository, or the identical file was there already
    2  usage or configuration
-   6  this machine: the file cannot be read, say
-  10  not valid WAL of this name
+  10  not valid WAL of this name, or the file cannot be read
   11  another file of this name and other content is archived
   12  another cluster's WAL
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full

@@ -70,6 +70,12 @@ pub fn tell_of_panics_in_one_line() {
     }));
 }
 
+/// So that tests can see what a bug looks like; there is no such way in a release.
+pub fn panic_where_a_test_asks() {
+    let asked = cfg!(debug_assertions) && std::env::var_os("WALDEN_TEST_PANIC").is_some();
+    assert!(!asked, "as the test asked");
+}
+
 fn bug(info: &PanicHookInfo<'_>) -> String {
     let what = info.payload_as_str().unwrap_or("panic").replace(['\n', '\r'], " ");
     let place = info.location().map(|place| format!(" at {}:{}", place.file(), place.line()));

@@ -67,6 +67,7 @@ fn attempt(words: &[OsString], errand: Errand) -> std::result::Result<(), ErrorK
         Err(answer) => return failure::tell_of_words(&answer, errand, errand::name_wal(words)),
     };
     log::start(invocation.overrides.output, errand);
+    failure::panic_where_a_test_asks();
     let outcome = Settings::resolve(&invocation.overrides)
         .and_then(|settings| dispatch(invocation.command, &App::new(settings)));
     outcome.map_err(|error| {

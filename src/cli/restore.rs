@@ -321,10 +321,7 @@ fn target_text(plan: &Plan, local: &TimeZone) -> String {
     if target.exclusive {
         text += ", exclusive";
     }
-    match target.kind {
-        "latest" => text + ", then promote",
-        _ => text + &format!(", then {}", target.action),
-    }
+    text + &format!(", then {}", target.action)
 }
 
 fn next_step(plan: &Plan, dry_run: bool) -> String {

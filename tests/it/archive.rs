@@ -90,7 +90,7 @@ fn what_is_not_valid_wal_of_this_cluster_is_refused_and_leaves_nothing() {
         site.file(SEGMENT, bytes);
         site.push(SEGMENT).run().exits(10).complains_in_one_line();
     }
-    site.push("0000000100000000000000FF").run().exits(6).complains_in_one_line();
+    site.push("0000000100000000000000FF").run().exits(10).complains_in_one_line();
     site.file("00000002.history", b"not a history");
     site.push("00000002.history").run().exits(10).complains_in_one_line();
     site.file(SEGMENT, &site::segment(SEGMENT, 1, 42));
@@ -271,6 +271,18 @@ fn an_object_behind_a_link_that_leads_nowhere_is_not_absent() {
     assert_eq!(site.fetched(), Some(content));
     fs::rename(&away, site.scratch().join("unmounted")).unwrap();
     site.fetch(SEGMENT).env(IMPATIENT.0, IMPATIENT.1).run().exits(200).complains_in_one_line();
+}
+
+#[test]
+fn a_bug_is_one_line_and_never_lets_postgresql_promote() {
+    let site = Site::new();
+    site.segment(SEGMENT, 1);
+    let with_bug = |call: Walden| call.env("WALDEN_TEST_PANIC", "1").run();
+    let output = with_bug(site.push(SEGMENT)).exits(70).complains_in_one_line();
+    output.stderr_has("walden: bug: as the test asked");
+    with_bug(site.fetch(SEGMENT)).exits(200).complains_in_one_line();
+    site.become_standby();
+    with_bug(site.fetch(SEGMENT)).exits(3).complains_in_one_line();
 }
 
 #[test]

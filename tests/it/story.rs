@@ -130,8 +130,8 @@ fn nothing_is_wrong_with(cluster: &mut Cluster) {
     waldump_agrees(cluster);
 }
 
-/// Only distributions package pg_waldump, each one version of it: that one must be there, so that the
-/// story is read by it at least once.
+/// Only distributions package pg_waldump, each one version of it: that one must be there, so that
+/// the story is read by it at least once.
 #[test]
 fn pg_waldump_is_installed_for_one_version() {
     let found = harness::every_major().find(|major| harness::pg_waldump(*major).is_some());

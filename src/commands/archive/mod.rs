@@ -2,6 +2,7 @@
 
 pub mod push;
 pub mod fetch;
+mod place;
 
 use std::path::Path;
 

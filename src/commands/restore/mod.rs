@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::catalog::recovery_plan::{check_wal, choose};
-use crate::catalog::{Choice, TargetAction, Wanted};
+use crate::catalog::{Choice, Target, TargetAction, Wanted};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock;
 use crate::host::privileges::{self, User};
@@ -48,6 +48,16 @@ pub struct Request {
     pub jobs: usize,
     /// The words of a call of walden that finds this repository; see `recovery::fetch_call`.
     pub fetch_call: Vec<String>,
+}
+
+impl Request {
+    /// At the end of the archived WAL PostgreSQL promotes, whatever `recovery_target_action` says.
+    fn action(&self) -> TargetAction {
+        match self.wanted.target {
+            Target::Latest => TargetAction::Promote,
+            _ => self.action,
+        }
+    }
 }
 
 /// A restore that was decided, and not yet begun.

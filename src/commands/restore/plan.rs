@@ -103,7 +103,7 @@ impl Plan {
                 kind,
                 value,
                 exclusive: request.wanted.exclusive,
-                action: request.action.as_str(),
+                action: request.action().as_str(),
             },
             timeline: choice.path.last(),
             timeline_path: choice.path.to_string(),

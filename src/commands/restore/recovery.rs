@@ -55,7 +55,7 @@ pub fn settings(request: &Request, version: MajorVersion, path: &TimelinePath) -
         target: target(&request.wanted.target),
         inclusive: !request.wanted.exclusive,
         timeline: if follows { "latest".to_owned() } else { path.last().to_string() },
-        action: request.action.as_str(),
+        action: request.action().as_str(),
         archive_mode_off: !request.adopt,
     }
 }

@@ -1,0 +1,108 @@
+//! Where a server's WAL goes: a repository known to be the place, and to refuse to overwrite.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::codec::Origin;
+use crate::commands::{App, Retries};
+use crate::config::RepositorySettings;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::Deadline;
+use crate::host::state::StateDirectory;
+use crate::repository::{Claim, Home};
+use crate::storage::Location;
+use crate::storage::s3::ConditionalPut;
+
+/// A bucket may have been emptied since, and without `cluster.json` no absence can be proven: it is
+/// written anew.
+const CLAIM_LASTS: Duration = Duration::from_secs(60 * 60);
+
+/// One repository, for the WAL of one server.
+pub struct Place<'a> {
+    pub app: &'a App,
+    pub repository: &'a RepositorySettings,
+    pub origin: &'a Origin,
+    pub deadline: Deadline,
+}
+
+impl Place<'_> {
+    /// The cluster's home, with its `cluster.json` in it. That it is there, and whether the store
+    /// honours conditional writes, is found out once and then remembered.
+    pub fn claimed_home(&self) -> Result<Home> {
+        let url = &self.repository.url;
+        let state = self.state();
+        let place = self.place();
+        let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
+        if state.remembers(&overwrites) {
+            return self.home(ConditionalPut::No);
+        }
+        let home = self.home(self.app.settings.s3.conditional_put)?;
+        if is_directory(url) && state.remembers(&claimed) {
+            return self.still_there(home, &state);
+        }
+        if state.remembers_for(&claimed, CLAIM_LASTS) {
+            return Ok(home);
+        }
+        match home.claim(self.origin)? {
+            Claim::Guarded => {
+                state.remember(&claimed);
+                Ok(home)
+            }
+            Claim::Overwritten => {
+                tracing::warn!(
+                    %url,
+                    "this store overwrites objects it was asked not to; walden will look before \
+                     it puts, but two servers pushing one file at the same instant can no longer \
+                     be told apart"
+                );
+                state.remember(&overwrites);
+                self.home(ConditionalPut::No)
+            }
+        }
+    }
+
+    /// A directory that was ours and has no `cluster.json` is an empty mount point, most likely:
+    /// what went there would be gone the moment the disk is back. To look costs microseconds.
+    fn still_there(&self, home: Home, state: &StateDirectory) -> Result<Home> {
+        if home.is_claimed()? {
+            return Ok(home);
+        }
+        let message = format!("{}/cluster.json was there and is gone", home.url());
+        let state = state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+        Err(Error::new(ErrorKind::WrongPlace, message).hint(format!(
+            "Mount the disk it is on; if the repository was emptied on purpose, remove {state}, \
+             and the next push begins it anew."
+        )))
+    }
+
+    /// Two stores may have a bucket of the same name.
+    fn place(&self) -> String {
+        let by_variable = || {
+            let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+            names.into_iter().find_map(|name| std::env::var(name).ok())
+        };
+        let url = &self.repository.url;
+        match self.app.settings.s3.endpoint.clone().or_else(by_variable) {
+            Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
+            _ => url.clone(),
+        }
+    }
+
+    fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
+        let retries = Retries::Until(self.deadline);
+        let repository = self.app.open(self.repository, retries, conditional_put)?;
+        Ok(repository.home(self.origin.system_identifier))
+    }
+
+    /// Kept apart by cluster name, system identifier and data directory.
+    fn state(&self) -> StateDirectory {
+        let settings = &self.app.settings;
+        let Origin { system_identifier, source, .. } = self.origin;
+        let identity = format!("{} {system_identifier} {source}", settings.cluster);
+        StateDirectory::open(settings.state_dir.as_deref(), Some(Path::new(source)), identity)
+    }
+}
+
+fn is_directory(url: &str) -> bool {
+    matches!(Location::parse(url), Ok(Location::Directory(_)))
+}
