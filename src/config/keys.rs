@@ -242,7 +242,7 @@ pub const KEYS: &[Key] = &[
         kind: JOBS,
         default: None,
         example: "4",
-        meaning: "How many threads compress and upload. Unset: one per processor.",
+        meaning: "How many threads compress. Unset: one per processor.",
     },
     Key {
         path: "backup.max_rate",
@@ -256,7 +256,7 @@ pub const KEYS: &[Key] = &[
         kind: JOBS,
         default: None,
         example: "8",
-        meaning: "How many threads download and write. Unset: one per processor.",
+        meaning: "How many threads download and write. Unset: one per processor, at most 8.",
     },
 ];
 
