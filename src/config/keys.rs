@@ -128,8 +128,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         example: "eu-central-1",
-        meaning: "The bucket's region. Unset: `AWS_REGION`, then the profile's, then the \
-                  instance's.",
+        meaning: "The bucket's region. Unset: `AWS_REGION`; then `us-east-1` where an endpoint is \
+                  set and no profile, else the profile's, then the instance's.",
     },
     Key {
         path: "s3.path_style",
