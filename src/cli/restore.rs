@@ -1,24 +1,23 @@
-//! `walden restore`: flags to a request, the plan and the outcome to text.
+//! `walden restore`: flags to a request, progress to a bar; `text` has the words.
+
+mod text;
 
 use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 
-use crate::catalog::target::reading;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
 use crate::cli::exit;
-use crate::commands::restore::wait::{self, Ended, Outcome};
-use crate::commands::restore::{self, Plan, Prepared, Request, recovery};
+use crate::commands::restore::wait;
+use crate::commands::restore::{self, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::termination;
 use crate::postgres::SystemIdentifier;
-use crate::postgres::recovery_settings::shell_word;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_UNASKED_MAX: usize = 8;
@@ -131,7 +130,7 @@ impl Restore {
             false => None,
         };
         if !output.json {
-            print!("{}", plan_text(&prepared.plan, &TimeZone::system()));
+            print!("{}", text::plan_text(&prepared.plan, &TimeZone::system()));
         }
         let mut outcome = None;
         if !dry_run {
@@ -145,9 +144,12 @@ impl Restore {
             }
         }
         match (output.json, outcome) {
-            (true, outcome) => println!("{}", json(&prepared.plan, !dry_run, outcome.as_ref())?),
-            (false, Some(outcome)) => print!("{}", outcome_text(&prepared, &outcome)),
-            (false, None) => print!("{}", next_step(&prepared.plan, dry_run)),
+            (true, outcome) => {
+                let json = text::json(&prepared.plan, !dry_run, outcome.as_ref())?;
+                println!("{json}");
+            }
+            (false, Some(outcome)) => print!("{}", text::outcome_text(&prepared, &outcome)),
+            (false, None) => print!("{}", text::next_step(&prepared.plan, dry_run)),
         }
         Ok(())
     }
@@ -246,123 +248,6 @@ fn spinner(silent: bool) -> ProgressBar {
         true => ProgressBar::hidden(),
         false => ProgressBar::new_spinner(),
     }
-}
-
-/// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with
-/// --wait.
-fn json(plan: &Plan, restored: bool, outcome: Option<&Outcome>) -> Result<String> {
-    let mut shape = serde_json::to_value(plan)
-        .map_err(|e| Error::new(ErrorKind::Bug, "write the plan").source(e))?;
-    shape["restored"] = restored.into();
-    shape["recovery"] = serde_json::to_value(outcome)
-        .map_err(|e| Error::new(ErrorKind::Bug, "write the outcome").source(e))?;
-    Ok(format!("{shape:#}"))
-}
-
-fn plan_text(plan: &Plan, local: &TimeZone) -> String {
-    let backup = &plan.backup;
-    let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
-    let mut text = format!("restore {} from {}\n", plan.directory.display(), plan.repository);
-    let mut line = |name: &str, value: String| text += &format!("  {name:<12}{value}\n");
-    line(
-        "backup",
-        format!(
-            "{}, ended {}, {} in {} files ({} to fetch)",
-            backup.id,
-            backup.ended,
-            size(backup.size),
-            backup.files,
-            size(backup.stored)
-        ),
-    );
-    line("WAL", format!("{} to {}, ends at {}", plan.wal.first, plan.wal.last, plan.wal.end_lsn));
-    line("timeline", plan.timeline_path.clone());
-    line("target", target_text(plan, local));
-    for space in &plan.tablespaces {
-        line("tablespace", format!("{} -> {}", space.from, space.to.display()));
-    }
-    if let Some(owner) = &plan.owner {
-        line("owner", owner.clone());
-    }
-    line("writes", format!("{} and, in postgresql.auto.conf:", plan.signal_file));
-    for setting in plan.settings.lines().filter(|line| is_telling(line)) {
-        line("", format!("  {setting}"));
-    }
-    if !plan.adopt {
-        line("archiving", "off (archive_mode = off); --adopt lets it archive".to_owned());
-    }
-    for note in &plan.notes {
-        line("note", note.clone());
-    }
-    text
-}
-
-/// The settings that do something; the empty ones only switch off what the source may have set.
-fn is_telling(setting: &str) -> bool {
-    !setting.starts_with('#') && !setting.ends_with("= ''") && !setting.ends_with("= '0'")
-}
-
-fn target_text(plan: &Plan, local: &TimeZone) -> String {
-    let target = &plan.target;
-    let mut text = target.kind.to_owned();
-    if let Some(value) = &target.value {
-        text += &format!(" {value}");
-    }
-    let time = target.value.as_deref().filter(|_| target.kind == "time");
-    if let Some(time) = time.and_then(|time| time.parse().ok())
-        && *local != TimeZone::UTC
-    {
-        text += &format!(" ({})", reading(time, local));
-    }
-    if target.exclusive {
-        text += ", exclusive";
-    }
-    text + &format!(", then {}", target.action)
-}
-
-fn next_step(plan: &Plan, dry_run: bool) -> String {
-    if dry_run {
-        return "nothing was changed (--dry-run)\n".to_owned();
-    }
-    let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
-    text += &format!("  pg_ctl start -D {}\n", quoted(&plan.directory));
-    if plan.target.action == "pause" && plan.target.kind != "latest" {
-        text +=
-            "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
-    }
-    text
-}
-
-/// To be copied into a shell.
-fn quoted(path: &Path) -> String {
-    shell_word(&path.to_string_lossy())
-}
-
-fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
-    let ended = match outcome.ended {
-        Ended::Promoted => "promoted: it accepts writes",
-        Ended::Paused => "paused at the target: SELECT pg_wal_replay_resume() promotes it",
-        Ended::ShutDown => "shut down at the target",
-        Ended::Following => "a standby, which follows the archive",
-    };
-    let or_unknown = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
-    let mut text = format!("recovery ended: {ended}\n");
-    let mut line = |name: &str, value: String| text += &format!("  {name:<12}{value}\n");
-    line("last commit", or_unknown(outcome.last_commit.map(|time| time.to_string())));
-    line("LSN", or_unknown(outcome.lsn.map(|lsn| lsn.to_string())));
-    line("timeline", outcome.timeline.to_string());
-    if let Some(stopped) = &outcome.stopped {
-        line("PostgreSQL", stopped.clone());
-    }
-    if let Some(process) = outcome.process_id {
-        line("server", format!("process {process}, log {}", outcome.log.display()));
-        let socket = quoted(&outcome.socket_directory);
-        line("connect", format!("psql -h {socket} -p {} postgres", outcome.port));
-        let pg_ctl = quoted(&outcome.installation.join("pg_ctl"));
-        line("stop", format!("{pg_ctl} stop -D {}", quoted(prepared.directory())));
-        line("", "It listens on this socket only; start it anew to use it for real.".to_owned());
-    }
-    text
 }
 
 #[cfg(test)]
