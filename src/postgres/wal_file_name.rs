@@ -63,7 +63,8 @@ impl WalFileName {
             None => Err(Error::new(
                 ErrorKind::Usage,
                 format!("{} does not name a file", path.display()),
-            )),
+            )
+            .hint("Give the path of a file in pg_wal, %p in archive_command.")),
         }
     }
 

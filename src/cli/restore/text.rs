@@ -89,7 +89,7 @@ pub fn next_step(plan: &Plan, dry_run: bool) -> String {
     }
     let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
     text += &format!("  pg_ctl start -D {}\n", quoted(&plan.directory));
-    if plan.target.action == "pause" && plan.target.kind != "latest" {
+    if plan.target.action == "pause" {
         text +=
             "It pauses at the target: look, then SELECT pg_wal_replay_resume() to promote it.\n";
     }

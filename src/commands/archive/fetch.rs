@@ -159,7 +159,8 @@ impl Patience {
     /// patience once `is_called_off`.
     fn pause(&mut self, error: &Error, is_called_off: impl Fn() -> bool) {
         let longest = PAUSE_FIRST.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_LONGEST);
-        let pause = error.retry_after().unwrap_or_else(|| longest.mul_f64(fastrand::f64()));
+        let jitter = longest.mul_f64(fastrand::f64());
+        let pause = error.retry_after().map_or(jitter, |asked| asked + jitter);
         let until = Deadline::after(pause).earlier(self.deadline);
         self.attempts += 1;
         while !until.has_passed() {

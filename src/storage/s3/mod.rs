@@ -99,7 +99,9 @@ impl S3 {
             .enable_all()
             .build()
             .map_err(|error| {
-                Error::new(ErrorKind::Host, "cannot start a thread for S3").source(error)
+                Error::new(ErrorKind::Host, "cannot start a thread for S3")
+                    .source(error)
+                    .hint("Look at the limits of processes and memory for this user.")
             })?;
         let client = runtime.block_on(async {
             let connected = tokio::time::timeout(limit, client::connect(&self.options)).await;
