@@ -42,8 +42,6 @@ pub enum ErrorKind {
     Full,
     /// What was stored or read does not match its checksum.
     Corrupt,
-    /// The encryption key is missing or wrong.
-    Key,
     /// PostgreSQL did not answer, or refused.
     Server,
     /// This machine refused: a local file could not be read or written.
@@ -72,7 +70,6 @@ impl ErrorKind {
             | ErrorKind::WrongPlace
             | ErrorKind::NotAllowed
             | ErrorKind::Full
-            | ErrorKind::Key
             | ErrorKind::Server
             | ErrorKind::Host
             | ErrorKind::Bug

@@ -38,7 +38,7 @@ pub struct Backup {
     /// The most the server may send in a second: 32KiB to 1GiB.
     #[arg(long, value_name = "SIZE")]
     max_rate: Option<ByteSize>,
-    /// How many threads compress and upload.
+    /// How many threads compress.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// How long to wait for the WAL that the backup needs: "10min", "1h".

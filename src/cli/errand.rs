@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn fetch_says_absent_or_undecided_and_nothing_else() {
         assert_eq!(Errand::Fetch.exit_code(ErrorKind::Absent), 1);
-        for kind in [ErrorKind::Usage, ErrorKind::Bug, ErrorKind::NotFound, ErrorKind::Key] {
+        for kind in [ErrorKind::Usage, ErrorKind::Bug, ErrorKind::NotFound, ErrorKind::Full] {
             assert_eq!(Errand::Fetch.exit_code(kind), 200);
         }
         assert_eq!(Errand::Push.exit_code(ErrorKind::Usage), 2);

@@ -19,7 +19,6 @@ pub fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Throttled => 22,
         ErrorKind::Full => 23,
         ErrorKind::Corrupt => 30,
-        ErrorKind::Key => 40,
         ErrorKind::Bug => 70,
         ErrorKind::Interrupted => 75,
     }
@@ -50,7 +49,6 @@ Exit status (PostgreSQL tries again after every one but 0):
   12  another cluster's WAL
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
   30  what was stored does not match its checksum
-  40  key missing or wrong
   70  bug in walden
   75  interrupted";
 
@@ -118,7 +116,6 @@ mod tests {
             ErrorKind::Throttled,
             ErrorKind::Full,
             ErrorKind::Corrupt,
-            ErrorKind::Key,
             ErrorKind::Bug,
             ErrorKind::Interrupted,
         ];

@@ -1,6 +1,7 @@
 //! `walden restore`: flags to a request, the plan and the outcome to text.
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::postgres::SystemIdentifier;
 use crate::postgres::recovery_settings::shell_word;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
-const JOBS_MAX: usize = 8;
+const JOBS_UNASKED_MAX: usize = 8;
 /// A restore that failed begins anew: a store that is away for a moment is waited for.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
@@ -87,7 +88,7 @@ pub struct Restore {
     pg_bin: Option<PathBuf>,
     /// Packs fetched at the same time; each holds up to 64 MiB.
     #[arg(long, value_name = "N")]
-    jobs: Option<std::num::NonZeroUsize>,
+    jobs: Option<NonZeroUsize>,
 }
 
 const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control \
@@ -158,9 +159,9 @@ impl Restore {
                 .hint("Start it by its full path.")
         })?;
         let settings = &app.settings;
+        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let jobs = self.jobs.or(settings.restore.jobs);
-        let processors = std::thread::available_parallelism().ok();
-        let jobs = jobs.or(processors.map(|n| n.min(NONZERO_JOBS_MAX)));
+        let jobs = jobs.map_or_else(|| processors().min(JOBS_UNASKED_MAX), NonZeroUsize::get);
         Ok(Request {
             fetch_call: recovery::fetch_call(
                 &program,
@@ -181,15 +182,10 @@ impl Restore {
             tablespace_root: self.tablespace_root,
             owner: self.owner,
             system_identifier: self.system_identifier,
-            jobs: jobs.map_or(1, std::num::NonZeroUsize::get),
+            jobs,
         })
     }
 }
-
-const NONZERO_JOBS_MAX: std::num::NonZeroUsize = match std::num::NonZeroUsize::new(JOBS_MAX) {
-    Some(jobs) => jobs,
-    None => std::num::NonZeroUsize::MIN,
-};
 
 impl Point {
     fn target(self) -> Result<Target> {

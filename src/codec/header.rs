@@ -69,8 +69,9 @@ impl Header {
 
     /// The skippable frame: magic, length (both little-endian `u32`), JSON.
     pub fn to_frame(&self) -> Vec<u8> {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        let length = u32::try_from(json.len()).unwrap_or(u32::MAX);
+        let json =
+            serde_json::to_vec(self).expect("names, numbers and times always have a JSON form");
+        let length = u32::try_from(json.len()).expect("a header is some hundred bytes");
         let mut frame = Vec::with_capacity(8 + json.len());
         frame.extend_from_slice(&MAGIC.to_le_bytes());
         frame.extend_from_slice(&length.to_le_bytes());

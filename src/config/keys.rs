@@ -128,8 +128,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Text,
         default: None,
         example: "eu-central-1",
-        meaning: "The bucket's region. Unset: `AWS_REGION`, then the profile's, then the \
-                  instance's.",
+        meaning: "The bucket's region. Unset: `AWS_REGION`; then `us-east-1` where an endpoint is \
+                  set and no profile, else the profile's, then the instance's.",
     },
     Key {
         path: "s3.path_style",
@@ -242,7 +242,7 @@ pub const KEYS: &[Key] = &[
         kind: JOBS,
         default: None,
         example: "4",
-        meaning: "How many threads compress and upload. Unset: one per processor.",
+        meaning: "How many threads compress. Unset: one per processor.",
     },
     Key {
         path: "backup.max_rate",
@@ -256,7 +256,7 @@ pub const KEYS: &[Key] = &[
         kind: JOBS,
         default: None,
         example: "8",
-        meaning: "How many threads download and write. Unset: one per processor.",
+        meaning: "How many threads download and write. Unset: one per processor, at most 8.",
     },
 ];
 

@@ -44,7 +44,7 @@ pub enum Checkpoint {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreSettings {
-    /// `None`: one per processor.
+    /// `None`: one per processor, at most 8.
     pub jobs: Option<NonZeroUsize>,
 }
 

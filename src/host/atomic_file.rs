@@ -73,18 +73,8 @@ impl PendingFile {
         sync_folder(folder_of(&self.destination))
     }
 
-    /// Publishes in the place of what may be there; readers see the old file or the new one, whole.
-    /// Durable on return.
-    pub fn publish_replacing(mut self) -> io::Result<()> {
-        self.sync_file()?;
-        fs::rename(&self.temporary, &self.destination)?;
-        took(Step::Move, &[&self.temporary, &self.destination]);
-        self.published = true;
-        sync_folder(folder_of(&self.destination))
-    }
-
-    /// Hands the file over to somebody who will see to it that it lasts: as `publish_replacing`,
-    /// without the waits for the disk.
+    /// Publishes in the place of what may be there, without a wait for the disk: for somebody who
+    /// will see to it that the file lasts.
     pub fn hand_over(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.destination)?;
         self.published = true;
@@ -274,7 +264,7 @@ mod tests {
 
         let mut pending = PendingFile::create(&path, 0o600).unwrap();
         pending.write(b"third").unwrap();
-        pending.publish_replacing().unwrap();
+        pending.hand_over().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"third");
         assert_eq!(names(root.path()), ["a"], "temporary files are gone");
     }

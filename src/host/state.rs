@@ -74,16 +74,6 @@ impl StateDirectory {
         age.is_some_and(|age| age < time) && self.remembers(fact)
     }
 
-    pub fn forget(&self, fact: &str) {
-        let Some(path) = self.path(fact) else { return };
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(place = %path.display(), %error, "cannot forget");
-            }
-            _ => {}
-        }
-    }
-
     /// Where it is kept; `None` where nothing can be.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
@@ -161,16 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_is_remembered_from_call_to_call_until_forgotten() {
+    fn a_fact_is_remembered_from_call_to_call() {
         let scratch = tempfile::tempdir().unwrap();
         let base = scratch.path().join("state");
         assert!(!open(&base).remembers("claimed s3://bucket"));
         open(&base).remember("claimed s3://bucket");
         assert!(open(&base).remembers("claimed s3://bucket"));
         assert!(!open(&base).remembers("claimed s3://other"));
-        open(&base).forget("claimed s3://bucket");
-        open(&base).forget("claimed s3://bucket");
-        assert!(!open(&base).remembers("claimed s3://bucket"));
     }
 
     #[test]
@@ -240,7 +227,6 @@ mod tests {
         for trap in traps {
             let state = open(&trap);
             state.remember("claimed");
-            state.forget("claimed");
             assert!(state.folder().is_none() && !state.remembers("claimed"), "{}", trap.display());
         }
         assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);

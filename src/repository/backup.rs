@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::codec::{self, Header};
+use crate::codec::{self, Compression, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::{Home, Manifest, unopened};
 use crate::storage::{Body, Key};
@@ -86,8 +86,8 @@ impl Home {
     }
 
     /// Makes a backup real: from here on it can be restored.
-    pub fn publish(&self, manifest: &Manifest, level: codec::Compression) -> Result<()> {
-        let sealed = manifest.seal(level)?;
+    pub fn publish(&self, manifest: &Manifest, compression: Compression) -> Result<()> {
+        let sealed = manifest.seal(compression)?;
         self.put_once(&self.manifest_key(&manifest.id), &Body::new(sealed))
     }
 

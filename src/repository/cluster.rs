@@ -41,6 +41,9 @@ pub enum Claim {
     Overwritten,
 }
 
+/// Of the repository as a whole.
+const FORMAT: u32 = 1;
+
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Proof {
     walden: u32,
@@ -55,7 +58,8 @@ impl Home {
     /// says "already there", and one that does not has shown it, at the price of a `cluster.json`
     /// that says the same.
     pub fn claim(&self, origin: &Origin) -> Result<Claim> {
-        let proof = Proof { walden: 1, cluster: self.cluster.to_string(), origin: origin.clone() };
+        let proof =
+            Proof { walden: FORMAT, cluster: self.cluster.to_string(), origin: origin.clone() };
         let json = serde_json::to_vec_pretty(&proof)
             .map_err(|e| Error::new(ErrorKind::Bug, "write cluster.json").source(e))?;
         let body = Body::new(json);
@@ -95,6 +99,13 @@ impl Home {
         };
         let proof: Proof =
             serde_json::from_slice(&json).map_err(|e| wrong("cannot be read").source(e))?;
+        if proof.walden > FORMAT {
+            return Err(Error::new(
+                ErrorKind::WrongPlace,
+                format!("{}/{key} is of a format newer than this walden knows", self.storage.url()),
+            )
+            .hint("Use the walden that wrote it, or a newer one."));
+        }
         if proof.origin.system_identifier != self.system_identifier {
             return Err(wrong("names another cluster").with_kind(ErrorKind::ForeignCluster));
         }

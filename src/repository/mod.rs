@@ -3,7 +3,6 @@
 pub mod layout;
 pub mod cluster;
 pub mod wal;
-pub mod archived;
 pub mod backup;
 pub mod manifest;
 

@@ -1,6 +1,6 @@
 //! WAL files in the repository: put one, get one, see which are there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::{self, Header, Origin};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -72,10 +72,24 @@ impl Home {
         }
     }
 
-    /// The segments of one log file (4 GiB of WAL) that the store lists.
-    pub fn segments(&self, timeline: TimelineId, log: u32) -> Result<BTreeSet<SegmentName>> {
-        let listing = self.storage.list(Some(&self.log_key(timeline, log)))?;
-        Ok(listing.objects.iter().filter_map(|object| layout::segment_of(&object.key)).collect())
+    /// The segments of a timeline that the store lists, from the log file `first_log` (4 GiB of WAL
+    /// each) on, with the time each was stored.
+    pub fn archived(
+        &self,
+        timeline: TimelineId,
+        first_log: u32,
+    ) -> Result<BTreeMap<SegmentName, jiff::Timestamp>> {
+        let folders = self.storage.list(Some(&self.timeline_key(timeline)))?.folders;
+        let logs = folders.iter().filter_map(|folder| layout::log_of(folder));
+        let mut archived = BTreeMap::new();
+        for log in logs.filter(|log| *log >= first_log) {
+            for object in self.storage.list(Some(&self.log_key(timeline, log)))?.objects {
+                if let Some(segment) = layout::segment_of(&object.key) {
+                    archived.insert(segment, object.modified);
+                }
+            }
+        }
+        Ok(archived)
     }
 
     /// The timelines whose history files the store lists; timeline 1 has none.
@@ -204,21 +218,20 @@ mod tests {
     }
 
     #[test]
-    fn many_claims_agree_and_a_foreign_one_is_noticed() {
+    fn many_claims_agree_and_one_that_is_foreign_or_newer_is_noticed() {
         let (_, home) = empty();
         home.claim(&origin("db1")).unwrap();
         home.claim(&origin("db2")).unwrap();
 
-        let (storage, elsewhere) = empty();
-        let foreign = format!(
-            r#"{{"walden":1,"cluster":"main","origin":{}}}"#,
-            serde_json::to_string(&Origin {
-                system_identifier: SystemIdentifier(8),
-                ..origin("db3")
-            })
-            .unwrap()
-        );
-        storage.put_new(&elsewhere.proof_key(), &Body::new(foreign)).unwrap();
-        assert_eq!(elsewhere.claim(&origin("db1")).unwrap_err().kind(), ErrorKind::ForeignCluster);
+        let foreign = Origin { system_identifier: SystemIdentifier(8), ..origin("db3") };
+        for (format, first, expected) in
+            [(1, foreign, ErrorKind::ForeignCluster), (2, origin("db3"), ErrorKind::WrongPlace)]
+        {
+            let (storage, elsewhere) = empty();
+            let first = serde_json::to_string(&first).unwrap();
+            let proof = format!(r#"{{"walden":{format},"cluster":"main","origin":{first}}}"#);
+            storage.put_new(&elsewhere.proof_key(), &Body::new(proof)).unwrap();
+            assert_eq!(elsewhere.claim(&origin("db1")).unwrap_err().kind(), expected);
+        }
     }
 }

@@ -218,7 +218,7 @@ impl Storage for Directory {
             let (start, end, size) = (range.start, range.end, metadata.len());
             let message = format!("{key} has {size} bytes, not those from {start} to {end}");
             return Err(Error::new(ErrorKind::Corrupt, message)
-                .hint("The object was cut short; run `walden verify`."));
+                .hint("The object was cut short: bring it back from a copy."));
         }
         let mut bytes = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut bytes, range.start)

@@ -58,12 +58,6 @@ impl Faulty {
         self.plan().always.insert(verb, fault);
     }
 
-    pub fn heal(&self) {
-        let mut plan = self.plan();
-        plan.once.clear();
-        plan.always.clear();
-    }
-
     pub fn calls(&self, verb: Verb) -> u64 {
         self.plan().calls.get(&verb).copied().unwrap_or_default()
     }

@@ -84,7 +84,7 @@ impl Key {
             return Ok(Key(key));
         }
         Err(Error::new(ErrorKind::Usage, format!("{key:?} cannot name an object"))
-            .hint("Use letters, digits, '.', '-' and '_' only."))
+            .hint("Use letters, digits, '.', '-', '_', '+' and ':' only."))
     }
 
     pub fn as_str(&self) -> &str {

@@ -63,21 +63,15 @@ impl Connection {
 
     /// Runs one or more statements; the rows of the last.
     pub fn query(&mut self, sql: &str) -> Result<Rows> {
-        Ok(self.query_all(sql)?.pop().unwrap_or_default())
-    }
-
-    /// Runs one or more statements; the rows of each.
-    pub fn query_all(&mut self, sql: &str) -> Result<Vec<Rows>> {
         self.start(sql)?;
-        let mut sets = Vec::new();
-        let mut rows = Rows::new();
+        let (mut last, mut rows) = (Rows::new(), Rows::new());
         let mut failure = None;
         loop {
             match self.receive()? {
                 Incoming::CopyData(_) => {}
                 Incoming::Other(Message::DataRow(row)) => rows.push(values(&row)?),
                 Incoming::Other(Message::CommandComplete(_) | Message::EmptyQueryResponse) => {
-                    sets.push(std::mem::take(&mut rows));
+                    last = std::mem::take(&mut rows);
                 }
                 Incoming::Other(Message::ErrorResponse(body)) => {
                     failure = Some(ServerMessage::parse(body.fields()).into_error());
@@ -87,7 +81,7 @@ impl Connection {
                 Incoming::Other(_) => {}
             }
         }
-        failure.map_or(Ok(sets), Err)
+        failure.map_or(Ok(last), Err)
     }
 
     /// The first value of the first row, where there is one and it is not NULL.

@@ -50,7 +50,7 @@ pub fn sort_body(error: impl std::error::Error + 'static, place: &str) -> Error 
     if text.contains("checksum mismatch") {
         let message = format!("the bytes {place} sent do not match its checksum");
         return Error::new(ErrorKind::Corrupt, message)
-            .hint("If it stays so, the stored object is damaged: run `walden verify --deep`.");
+            .hint("If it stays so, the stored object is damaged: bring it back from a copy.");
     }
     Error::new(ErrorKind::Unreachable, format!("the answer of {place} broke off"))
         .hint("Look at the network between this host and the store.")
@@ -143,7 +143,7 @@ fn hint(code: &str, kind: ErrorKind) -> &'static str {
         }
         "RequestTimeTooSkewed" => "Set this host's clock.",
         "InvalidObjectState" => "The object is in a cold storage class: restore it there first.",
-        "InvalidRange" => "The object was cut short; run `walden verify`.",
+        "InvalidRange" => "The object was cut short: bring it back from a copy.",
         code if code.starts_with("KMS.") => {
             "Let the role use the KMS key, and look whether it is enabled."
         }

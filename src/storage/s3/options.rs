@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// `http://` or `https://`; none: AWS itself, or what `AWS_ENDPOINT_URL` says.
     pub endpoint: Option<String>,
-    /// None: AWS's own chain (environment, profile, instance); `us-east-1` where an endpoint is
-    /// given.
+    /// None: the environment's; then `us-east-1` where an endpoint is given and no profile, else
+    /// the profile's, then the instance's.
     pub region: Option<String>,
     /// `endpoint/bucket/key` instead of `bucket.endpoint/key`; none: only where an endpoint is
     /// given.
@@ -38,7 +38,7 @@ impl Default for Options {
             sse: None,
             kms_key_id: None,
             ca_file: None,
-            // The largest object is 64 MiB: 9 Mbit/s suffice.
+            // A pack has at most 64 MiB, for which 9 Mbit/s suffice; segments are seldom larger.
             request_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             conditional_put: ConditionalPut::default(),
