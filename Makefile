@@ -48,6 +48,7 @@ $(CARGO_DENY):
 
 bench: ## how fast, beside cp, fsync and zstd
 	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh 17
 	$(CARGO) bench --locked
 
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)

@@ -67,6 +67,12 @@ impl Errand {
         self != Errand::Other
     }
 
+    /// A standby asks every five seconds for what is not archived yet; a line for each would bury
+    /// its log.
+    pub fn is_daily_answer(self, kind: ErrorKind) -> bool {
+        self == Errand::Fetch && kind == ErrorKind::Absent && exit::is_standby()
+    }
+
     /// The exit code of a failure of this kind.
     pub fn exit_code(self, kind: ErrorKind) -> u8 {
         match (self, kind) {

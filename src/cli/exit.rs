@@ -1,6 +1,5 @@
 //! Error kind to exit code, one table; `docs/exit-codes.md` says it to people.
 
-use crate::cli::errand::Errand;
 use crate::error::ErrorKind;
 
 /// The code of every command but `fetch`, whose failures all end in `FETCH_UNDECIDED` or
@@ -37,13 +36,7 @@ pub fn fetch_undecided() -> u8 {
     if is_standby() { FETCH_ASK_AGAIN } else { FETCH_UNDECIDED }
 }
 
-/// A standby asks every five seconds for what is not archived yet; a line for each would bury its
-/// log.
-pub fn is_daily_answer(errand: Errand, kind: ErrorKind) -> bool {
-    errand == Errand::Fetch && kind == ErrorKind::Absent && is_standby()
-}
-
-fn is_standby() -> bool {
+pub fn is_standby() -> bool {
     std::path::Path::new("standby.signal").exists()
 }
 

@@ -71,7 +71,7 @@ fn attempt(words: &[OsString], errand: Errand) -> std::result::Result<(), ErrorK
     let outcome = Settings::resolve(&invocation.overrides)
         .and_then(|settings| dispatch(invocation.command, &App::new(settings)));
     outcome.map_err(|error| {
-        match exit::is_daily_answer(errand, error.kind()) {
+        match errand.is_daily_answer(error.kind()) {
             true => tracing::info!("{error}"),
             false => failure::tell(&error, errand),
         }

@@ -12,6 +12,9 @@ mod harness;
 /// The harness keeps its own promises.
 mod house;
 
+/// What holds for any bytes.
+mod properties;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 

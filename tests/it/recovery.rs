@@ -87,6 +87,9 @@ fn stops_and_goes_on_after(repair: impl FnOnce(), mut copy: Cluster, rows: &str)
     assert!(copy.pgdata().join("recovery.signal").exists(), "it promoted\n{}", copy.log());
     assert!(copy.log().contains("walden: "), "the log says why\n{}", copy.log());
     repair();
+    // Now it must succeed, on a busy machine too.
+    copy.set_env("WALDEN_FETCH_RETRY_FOR", "60s");
+    copy.set_env("WALDEN_S3_REQUEST_TIMEOUT", "60s");
     copy.start_again();
     copy.wait_until("NOT pg_is_in_recovery()");
     assert_eq!(copy.value("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), rows);
