@@ -47,9 +47,9 @@ pub struct Restore {
     /// Which branch to follow: latest, current (the backup's own) or a number.
     #[arg(long, value_name = "TIMELINE", default_value = "latest", help_heading = TARGET)]
     target_timeline: TargetTimeline,
-    /// What the server does at the target: pause, promote or shutdown.
-    #[arg(long, value_name = "ACTION", default_value = "pause", help_heading = TARGET)]
-    target_action: TargetAction,
+    /// What the server does at the target: pause (if not said), promote or shutdown.
+    #[arg(long, value_name = "ACTION", help_heading = TARGET)]
+    target_action: Option<TargetAction>,
     /// Stop just before the target instead of just after it (time, LSN and transaction).
     #[arg(long, help_heading = TARGET)]
     target_exclusive: bool,

@@ -102,6 +102,8 @@ fn what_must_be_refused_is_refused_and_nothing_changes() {
     let known = restore().args(["--target-latest", "--backup", "20200101T000000Z-0000"]);
     refused(known, "no such backup");
     restore().args(["--target-latest", "--target-immediate"]).run().exits(2);
+    let unheeded = restore().args(["--target-latest", "--target-action", "pause"]).run();
+    unheeded.exits(2).stderr_has("--target-latest ends in a promotion");
     assert!(!new.exists());
 
     let running = past().source.pgdata();

@@ -33,7 +33,8 @@ use placement::Placement;
 pub struct Request {
     pub directory: PathBuf,
     pub wanted: Wanted,
-    pub action: TargetAction,
+    /// `None`: not said.
+    pub action: Option<TargetAction>,
     pub standby: bool,
     /// Let the restored server archive as the source did.
     pub adopt: bool,
@@ -51,11 +52,25 @@ pub struct Request {
 }
 
 impl Request {
-    /// At the end of the archived WAL PostgreSQL promotes, whatever `recovery_target_action` says.
+    /// PostgreSQL's own default is to pause. At the end of the archived WAL it promotes, whatever
+    /// `recovery_target_action` says.
     fn action(&self) -> TargetAction {
         match self.wanted.target {
             Target::Latest => TargetAction::Promote,
-            _ => self.action,
+            _ => self.action.unwrap_or(TargetAction::Pause),
+        }
+    }
+
+    fn refuse_action_nobody_heeds(&self) -> Result<()> {
+        match (&self.wanted.target, self.action) {
+            (Target::Latest, Some(TargetAction::Pause | TargetAction::Shutdown)) => {
+                Err(Error::new(
+                    ErrorKind::Usage,
+                    "--target-latest ends in a promotion, whatever --target-action says",
+                )
+                .hint("Leave --target-action out, or name a target to stop at."))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -76,6 +91,7 @@ pub struct Prepared {
 
 /// Decides, and changes nothing: all refusals come from here.
 pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
+    request.refuse_action_nobody_heeds()?;
     let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
     let survey = survey::survey(&home)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted};
+use crate::catalog::{Target, TargetTimeline, Wanted};
 use crate::codec::{
     Compression, FrameSealer, Header, Kind, Origin, PackBuilder, SealedFrame, Sealer,
 };
@@ -89,7 +89,7 @@ pub fn request(directory: &Path) -> Request {
             timeline: TargetTimeline::Latest,
             backup: None,
         },
-        action: TargetAction::Pause,
+        action: None,
         standby: false,
         adopt: false,
         tablespace_map: Vec::new(),
