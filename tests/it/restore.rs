@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use walden::host::privileges;
 use walden::postgres::MajorVersion;
@@ -46,10 +46,16 @@ impl Past {
     }
 }
 
-/// One past for the tests that only read it.
-fn past() -> &'static Past {
-    static PAST: OnceLock<Past> = OnceLock::new();
-    PAST.get_or_init(|| Past::of(ANY_MAJOR, false))
+/// One past for the tests that only read it, for as long as any of them holds it: what is static is
+/// never dropped, and its server would outlive the tests.
+fn past() -> Arc<Past> {
+    static PAST: Mutex<Weak<Past>> = Mutex::new(Weak::new());
+    let mut kept = PAST.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.upgrade().unwrap_or_else(|| {
+        let past = Arc::new(Past::of(ANY_MAJOR, false));
+        *kept = Arc::downgrade(&past);
+        past
+    })
 }
 
 fn now(cluster: &Cluster) -> String {
@@ -83,12 +89,13 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn what_must_be_refused_is_refused_and_nothing_changes() {
+    let past = past();
     let place = Scratch::new();
     let new = place.join("new");
-    let restore = || past().restore(&new);
+    let restore = || past.restore(&new);
     let refused = |walden: Walden, why: &str| walden.run().exits(4).stderr_has(why);
     refused(restore(), "no recovery target");
-    let civil = past().after[0].trim_end_matches('Z').replace('T', " ");
+    let civil = past.after[0].trim_end_matches('Z').replace('T', " ");
     let readings = refused(restore().args(["--target-time", &civil]), "has no time zone");
     readings.stderr_has("In UTC: --target-time '").stderr_has("In this host's zone (");
     let early = "2020-01-01T00:00:00Z";
@@ -106,23 +113,24 @@ fn what_must_be_refused_is_refused_and_nothing_changes() {
     unheeded.exits(2).stderr_has("--target-latest ends in a promotion");
     assert!(!new.exists());
 
-    let running = past().source.pgdata();
-    let over = past().restore(running).arg("--target-latest");
+    let running = past.source.pgdata();
+    let over = past.restore(running).arg("--target-latest");
     refused(over, "a server runs in");
     fs::write(place.directory("full").join("mine"), "x").unwrap();
-    refused(past().restore(&place.join("full")).arg("--target-latest"), "not empty: it holds mine");
-    refused(past().restore(&running.join("base/x")).arg("--target-latest"), "data directory");
+    refused(past.restore(&place.join("full")).arg("--target-latest"), "not empty: it holds mine");
+    refused(past.restore(&running.join("base/x")).arg("--target-latest"), "data directory");
 }
 
 #[test]
 fn a_dry_run_prints_the_plan_and_changes_nothing() {
+    let past = past();
     let place = Scratch::new();
     let new = place.join("new");
-    let time = &past().after[1];
-    let output = past().restore(&new).args(["--target-time", time, "--dry-run"]).run().succeeds();
+    let time = &past.after[1];
+    let output = past.restore(&new).args(["--target-time", time, "--dry-run"]).run().succeeds();
     let output = output.stdout_has("recovery_target_time = '").stdout_has("archive_mode = 'off'");
     output.stdout_has("--adopt").stdout_has(", then pause").stdout_has("nothing was changed");
-    let output = past().restore(&new).args(["--target-latest", "--dry-run", "--json"]).run();
+    let output = past.restore(&new).args(["--target-latest", "--dry-run", "--json"]).run();
     let plan = json(&output.succeeds());
     assert_eq!((&plan["walden"], &plan["restored"]), (&1.into(), &false.into()));
     assert_eq!(plan["target"]["kind"], "latest");
@@ -132,9 +140,10 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
 
 #[test]
 fn a_restored_directory_is_the_servers_alone() {
+    let past = past();
     let place = Scratch::new();
     let new = place.join("new");
-    past().restore(&new).arg("--target-latest").run().succeeds();
+    past.restore(&new).arg("--target-latest").run().succeeds();
     let owner = privileges::server_user().unwrap();
     for file in ["", "base", "global/pg_control", "postgresql.auto.conf", "recovery.signal"] {
         let metadata = fs::metadata(new.join(file)).unwrap();
@@ -148,12 +157,13 @@ fn a_restored_directory_is_the_servers_alone() {
 
 #[test]
 fn waiting_says_where_recovery_ended() {
+    let past = past();
     let place = Scratch::new();
     let waited = |name: &str, words: &[&str]| {
-        let wait = past().restore(&place.join(name)).args(["--wait", "--json", "--pg-bin"]);
+        let wait = past.restore(&place.join(name)).args(["--wait", "--json", "--pg-bin"]);
         wait.arg(bin(ANY_MAJOR)).args(words).run()
     };
-    let time = &past().after[1];
+    let time = &past.after[1];
     let paused = waited("paused", &["--target-time", time]).succeeds();
     let _server = LeftRunning::of(&json(&paused));
     let recovery = &json(&paused)["recovery"];
@@ -161,7 +171,7 @@ fn waiting_says_where_recovery_ended() {
     let stopped = recovery["stopped"].as_str().unwrap();
     assert!(stopped.starts_with("recovery stopping before commit of transaction"), "{stopped}");
     let last_commit = recovery["last_commit"].as_str().unwrap();
-    assert!(last_commit <= time.as_str() && last_commit > past().after[0].as_str(), "{recovery}");
+    assert!(last_commit <= time.as_str() && last_commit > past.after[0].as_str(), "{recovery}");
 
     let promoted = waited("promoted", &["--target-latest"]).succeeds();
     let _server = LeftRunning::of(&json(&promoted));

@@ -391,8 +391,10 @@ fn launch(
     major: MajorVersion,
     scratch: &Scratch,
     pgdata: PathBuf,
-    environment: Vec<(OsString, OsString)>,
+    mut environment: Vec<(OsString, OsString)>,
 ) -> Launch {
+    // What walden remembers goes with the cluster, and no other test knows of it.
+    environment.push(("WALDEN_STATE_DIR".into(), scratch.join("state").into()));
     Launch {
         installation: installation(major),
         pgdata,
