@@ -25,9 +25,4 @@ impl Deadline {
     pub fn has_passed(&self) -> bool {
         self.remaining().is_zero()
     }
-
-    #[must_use]
-    pub fn earlier(self, other: Deadline) -> Deadline {
-        Deadline(self.0.min(other.0))
-    }
 }

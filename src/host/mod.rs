@@ -1,6 +1,7 @@
 //! This machine: files, clock, processes, signals.
 
 pub mod atomic_file;
+pub mod backoff;
 pub mod clock;
 pub mod data_directory;
 pub mod privileges;

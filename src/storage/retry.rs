@@ -8,11 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::backoff;
 use crate::host::clock::Deadline;
 use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, Verb};
-
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Bytes damaged on their way come whole the second time; those damaged in the store never do.
 const CORRUPT_ATTEMPTS_MAX: u32 = 3;
@@ -72,7 +70,7 @@ impl Retry {
                 Err(error) => error,
             };
             attempts += 1;
-            let wait = self.wait(attempts, &error);
+            let wait = backoff::wait(attempts, error.retry_after());
             let spent = self.clock.now().saturating_duration_since(began);
             if !is_worth_another(&error, attempts) || wait >= self.time_left(spent) {
                 return Err(told_how_often(error, attempts, spent));
@@ -82,14 +80,6 @@ impl Retry {
             tracing::debug!(verb, %key, attempts, wait_ms, %error, "again");
             self.clock.sleep(wait);
         }
-    }
-
-    /// Full jitter: many hosts that lost a store together do not come back together.
-    fn wait(&self, attempts: u32, error: &Error) -> Duration {
-        let longest = FIRST_WAIT.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_WAIT);
-        let wait = longest.mul_f64(fastrand::f64());
-        // The store's own word is a lower bound, and jitter comes on top.
-        error.retry_after().map_or(wait, |asked| asked + wait)
     }
 
     fn time_left(&self, spent: Duration) -> Duration {

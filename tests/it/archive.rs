@@ -287,19 +287,7 @@ fn a_bug_is_one_line_and_never_lets_postgresql_promote() {
 
 #[test]
 fn a_push_killed_at_any_instant_is_completed_by_the_next() {
-    let site = Site::new();
-    let mut random = fastrand::Rng::with_seed(7);
-    for number in 0..40 {
-        let name = format!("0000000100000000000001{number:02X}");
-        let content = site.segment(&name, number);
-        let mut running = site.push(&name).spawn();
-        std::thread::sleep(Duration::from_micros(random.u64(0..30_000)));
-        running.kill();
-        drop(running.wait());
-        site.push(&name).run().succeeds();
-        site.fetch(&name).run().succeeds();
-        assert_eq!(site.fetched(), Some(content), "{name}");
-    }
+    Site::new().kill_and_repeat(40, Duration::from_millis(30));
 }
 
 #[test]

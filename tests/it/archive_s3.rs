@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::harness::moto::Moto;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER};
-use crate::harness::{Bucket, Fault, Output, Site, Walden};
+use crate::harness::{Bucket, Fault, Site};
 
 const SEGMENT: &str = "0000000100000000000000A1";
 const NEXT: &str = "0000000100000000000000A2";
@@ -24,18 +24,12 @@ fn key(name: &str) -> String {
     format!("pre/fix/main/{SYSTEM_IDENTIFIER}/wal/{}/{}/{name}.zst", &name[..8], &name[..16])
 }
 
-/// What must succeed has all the time it needs, on a busy machine too.
-fn patiently(walden: Walden) -> Output {
-    let walden = walden.env("WALDEN_PUSH_DEADLINE", "60s").env("WALDEN_FETCH_RETRY_FOR", "60s");
-    walden.env("WALDEN_S3_REQUEST_TIMEOUT", "60s").run()
-}
-
 /// A site that has pushed before, so that its place is claimed and remembered.
 fn settled() -> (Bucket, Site) {
     let bucket = Bucket::start();
     let site = site_on(&bucket);
     site.segment(SEGMENT, 1);
-    patiently(site.push(SEGMENT)).succeeds().is_silent();
+    site.push(SEGMENT).patiently().run().succeeds().is_silent();
     (bucket, site)
 }
 
@@ -44,16 +38,16 @@ fn a_pushed_segment_costs_one_request() {
     let (bucket, site) = settled();
     bucket.proxy.forget_requests();
     let content = site.segment(NEXT, 2);
-    patiently(site.push(NEXT)).succeeds().is_silent();
+    site.push(NEXT).patiently().run().succeeds().is_silent();
     let requests = bucket.proxy.requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert_eq!(requests[0].method, "PUT");
 
     bucket.proxy.forget_requests();
-    patiently(site.fetch(NEXT)).succeeds().is_silent();
+    site.fetch(NEXT).patiently().run().succeeds().is_silent();
     assert_eq!(site.fetched(), Some(content));
     assert_eq!(bucket.proxy.requests().len(), 1);
-    patiently(site.push(NEXT)).succeeds().is_silent();
+    site.push(NEXT).patiently().run().succeeds().is_silent();
 }
 
 /// Without `cluster.json` no fetch could ever say that something is absent.
@@ -67,7 +61,7 @@ fn a_place_that_was_emptied_and_another_store_of_the_same_name_are_claimed_anew(
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
     site.segment(NEXT, 2);
-    patiently(site.push(NEXT)).succeeds();
+    site.push(NEXT).patiently().run().succeeds();
     assert!(bucket.objects().contains(&proof));
 
     let other = Bucket::start();
@@ -99,8 +93,8 @@ fn each_trouble_of_push_has_its_exit_code_and_leaves_no_half_object() {
         assert_eq!(output.code(), Some(code), "{what}: {output}");
         output.complains_in_one_line();
         bucket.proxy.heal();
-        patiently(site.push(NEXT)).succeeds();
-        patiently(site.fetch(NEXT)).succeeds();
+        site.push(NEXT).patiently().run().succeeds();
+        site.fetch(NEXT).patiently().run().succeeds();
         assert_eq!(site.fetched(), Some(content), "{what}");
     }
 }
@@ -112,7 +106,7 @@ fn a_store_that_cannot_be_reached_ends_at_the_deadline() {
     bucket.proxy.refuse_connections();
     site.push(NEXT).timeout(Duration::from_secs(20)).run().exits(20).complains_in_one_line();
     bucket.proxy.accept_connections();
-    patiently(site.push(NEXT)).succeeds();
+    site.push(NEXT).patiently().run().succeeds();
 }
 
 #[test]
@@ -129,8 +123,8 @@ fn trouble_that_passes_is_not_told() {
         let (bucket, site) = settled();
         let content = site.segment(NEXT, 2);
         bucket.proxy.fault_times(Some("PUT"), NEXT, 1, fault.clone());
-        patiently(site.push(NEXT)).succeeds().is_silent();
-        patiently(site.fetch(NEXT)).succeeds();
+        site.push(NEXT).patiently().run().succeeds().is_silent();
+        site.fetch(NEXT).patiently().run().succeeds();
         assert_eq!(site.fetched(), Some(content), "{fault:?}");
     }
 }
@@ -165,7 +159,7 @@ fn a_fetch_gets_over_trouble_that_passes_and_never_serves_damage() {
     let content = site::segment(SEGMENT, 1, SYSTEM_IDENTIFIER);
     for fault in [Fault::Truncate, Fault::FlipByte, Fault::ResetAfterHeaders, Fault::status(503)] {
         bucket.proxy.fault_times(Some("GET"), SEGMENT, 1, fault.clone());
-        patiently(site.fetch(SEGMENT)).succeeds();
+        site.fetch(SEGMENT).patiently().run().succeeds();
         assert_eq!(site.fetched().as_ref(), Some(&content), "{fault:?}");
     }
     fs::remove_file(site.pgdata().join("pg_wal/RECOVERYXLOG")).unwrap();
@@ -183,19 +177,7 @@ fn of_eight_pushers_of_two_contents_one_content_wins() {
 #[test]
 fn a_push_killed_at_any_instant_is_completed_by_the_next() {
     let bucket = Bucket::start();
-    let site = site_on(&bucket);
-    let mut random = fastrand::Rng::with_seed(11);
-    for number in 0..20 {
-        let name = format!("0000000100000000000001{number:02X}");
-        let content = site.segment(&name, number);
-        let mut running = site.push(&name).spawn();
-        std::thread::sleep(Duration::from_micros(random.u64(0..60_000)));
-        running.kill();
-        drop(running.wait());
-        patiently(site.push(&name)).succeeds();
-        patiently(site.fetch(&name)).succeeds();
-        assert_eq!(site.fetched(), Some(content), "{name}");
-    }
+    site_on(&bucket).kill_and_repeat(20, Duration::from_millis(60));
 }
 
 #[test]
@@ -210,10 +192,10 @@ fn a_store_that_overwrites_is_found_out_once_and_then_asked_first() {
     environment.push(("WALDEN_S3_ENDPOINT", moto.proxy.endpoint()));
     let site = Site::on("s3://bucket", environment);
     let content = site.segment(SEGMENT, 1);
-    patiently(site.push(SEGMENT)).succeeds().stderr_has("overwrites");
-    patiently(site.push(SEGMENT)).succeeds().is_silent();
+    site.push(SEGMENT).patiently().run().succeeds().stderr_has("overwrites");
+    site.push(SEGMENT).patiently().run().succeeds().is_silent();
     site.segment(SEGMENT, 2);
     site.push(SEGMENT).run().exits(11).complains_in_one_line();
-    patiently(site.fetch(SEGMENT)).succeeds();
+    site.fetch(SEGMENT).patiently().run().succeeds();
     assert_eq!(site.fetched(), Some(content));
 }

@@ -12,6 +12,7 @@ use crate::commands::archive::Caller;
 use crate::commands::{App, Retries};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::atomic_file::PendingFile;
+use crate::host::backoff;
 use crate::host::clock::Deadline;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
@@ -20,8 +21,8 @@ use crate::repository::{Home, Repository};
 /// What is damaged in the store stays damaged; what was damaged on the way comes whole the next
 /// time.
 const ATTEMPTS_AT_DAMAGED: u32 = 3;
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// How often a wait looks whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub fn run(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
     let caller = Caller::find(None, app.settings.pgdata.as_deref())?;
@@ -158,17 +159,15 @@ impl Patience {
     /// Waits with full jitter, so that many standbys do not come back at the same instant. Ends all
     /// patience once `is_called_off`.
     fn pause(&mut self, error: &Error, is_called_off: impl Fn() -> bool) {
-        let longest = PAUSE_FIRST.saturating_mul(1 << self.attempts.min(10)).min(PAUSE_LONGEST);
-        let jitter = longest.mul_f64(fastrand::f64());
-        let pause = error.retry_after().map_or(jitter, |asked| asked + jitter);
-        let until = Deadline::after(pause).earlier(self.deadline);
+        let pause = backoff::wait(self.attempts, error.retry_after());
+        let until = Deadline::after(pause.min(self.deadline.remaining()));
         self.attempts += 1;
         while !until.has_passed() {
             if is_called_off() {
                 self.deadline = Deadline::after(Duration::ZERO);
                 return;
             }
-            std::thread::sleep(until.remaining().min(PAUSE_FIRST));
+            std::thread::sleep(until.remaining().min(LOOK_EVERY));
         }
     }
 

@@ -20,6 +20,7 @@ use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::storage::Body;
 
 pub fn run(app: &App, path: &Path) -> Result<()> {
+    let repositories = app.settings.require_repositories()?;
     let deadline = Deadline::after(app.settings.push.deadline);
     let name = WalFileName::from_path(path)?;
     let caller = Caller::find(Some(path), app.settings.pgdata.as_deref())?;
@@ -34,7 +35,7 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
         let stored = place.claimed_home().and_then(|home| home.put_wal(&name, &sealed, &origin));
         stored.map(|_| ()).context(|| format!("push {name} to {}", repository.url))
     };
-    match app.settings.require_repositories()? {
+    match repositories {
         [one] => store(one),
         several => thread::scope(|scope| {
             let calls: Vec<_> = several.iter().map(|one| scope.spawn(|| store(one))).collect();

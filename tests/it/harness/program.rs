@@ -69,6 +69,12 @@ impl Walden {
         self
     }
 
+    /// For what must succeed: all the time it needs, on a busy machine too.
+    pub fn patiently(self) -> Walden {
+        let walden = self.env("WALDEN_PUSH_DEADLINE", "60s").env("WALDEN_FETCH_RETRY_FOR", "60s");
+        walden.env("WALDEN_S3_REQUEST_TIMEOUT", "60s")
+    }
+
     /// Two minutes if not said; a call that takes longer fails the test.
     pub fn timeout(mut self, timeout: Duration) -> Walden {
         self.timeout = timeout;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use walden::postgres::{SegmentName, WalFileName};
 
@@ -77,7 +78,7 @@ impl Site {
     pub fn race(&self, other: &Site, name: &str) {
         let sites = [self, other];
         let contents = [self.segment(name, 1), other.segment(name, 2)];
-        let patient = |site: &Site| site.push(name).env("WALDEN_PUSH_DEADLINE", "60s");
+        let patient = |site: &Site| site.push(name).patiently();
         let running: Vec<_> = (0..8).map(|number| patient(sites[number % 2]).spawn()).collect();
         let codes: Vec<_> = running.into_iter().map(|call| call.wait().code()).collect();
 
@@ -86,6 +87,24 @@ impl Site {
         let won = won.expect("one of the two contents, whole");
         for (number, code) in codes.into_iter().enumerate() {
             assert_eq!(code, Some(if number % 2 == won { 0 } else { 11 }), "pusher {number}");
+        }
+    }
+
+    /// Pushes `count` segments, each killed at some instant and then repeated with all the time it
+    /// needs: every one must be there in the end, and right.
+    #[track_caller]
+    pub fn kill_and_repeat(&self, count: u8, longest: Duration) {
+        let mut random = fastrand::Rng::with_seed(u64::from(count));
+        for number in 0..count {
+            let name = format!("0000000100000000000001{number:02X}");
+            let content = self.segment(&name, number);
+            let mut running = self.push(&name).spawn();
+            std::thread::sleep(longest.mul_f64(random.f64()));
+            running.kill();
+            drop(running.wait());
+            self.push(&name).patiently().run().succeeds();
+            self.fetch(&name).patiently().run().succeeds();
+            assert_eq!(self.fetched(), Some(content), "{name}");
         }
     }
 
