@@ -2,12 +2,15 @@
 
 pub mod push;
 pub mod fetch;
+mod source;
 mod place;
 
 use std::path::Path;
 
 use crate::codec::Origin;
+use crate::commands::App;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::state::StateDirectory;
 use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
@@ -50,6 +53,14 @@ impl Caller {
     fn is_being_promoted(&self, name: &WalFileName) -> bool {
         let is_history = matches!(name, WalFileName::History(_));
         !is_history && Path::new("standby.signal").exists() && Path::new("promote").exists()
+    }
+
+    /// What this host remembers for that cluster: kept apart by cluster name, system identifier and
+    /// data directory.
+    fn state(&self, app: &App, system_identifier: SystemIdentifier) -> StateDirectory {
+        let identity = format!("{} {system_identifier} {}", app.settings.cluster, self.place);
+        let data_directory = Some(Path::new(&self.place));
+        StateDirectory::open(app.settings.state_dir.as_deref(), data_directory, identity)
     }
 
     fn origin(&self, system_identifier: SystemIdentifier) -> Origin {

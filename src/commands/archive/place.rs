@@ -1,9 +1,9 @@
 //! Where a server's WAL goes: a repository known to be the place, and to refuse to overwrite.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::codec::Origin;
+use crate::commands::archive::Caller;
 use crate::commands::{App, Retries};
 use crate::config::RepositorySettings;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,7 @@ const CLAIM_LASTS: Duration = Duration::from_secs(60 * 60);
 pub struct Place<'a> {
     pub app: &'a App,
     pub repository: &'a RepositorySettings,
+    pub caller: &'a Caller,
     pub origin: &'a Origin,
     pub deadline: Deadline,
 }
@@ -30,7 +31,7 @@ impl Place<'_> {
     /// honours conditional writes, is found out once and then remembered.
     pub fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
-        let state = self.state();
+        let state = self.caller.state(self.app, self.origin.system_identifier);
         let place = self.place();
         let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
         if state.remembers(&overwrites) {
@@ -92,14 +93,6 @@ impl Place<'_> {
         let retries = Retries::Until(self.deadline);
         let repository = self.app.open(self.repository, retries, conditional_put)?;
         Ok(repository.home(self.origin.system_identifier))
-    }
-
-    /// Kept apart by cluster name, system identifier and data directory.
-    fn state(&self) -> StateDirectory {
-        let settings = &self.app.settings;
-        let Origin { system_identifier, source, .. } = self.origin;
-        let identity = format!("{} {system_identifier} {source}", settings.cluster);
-        StateDirectory::open(settings.state_dir.as_deref(), Some(Path::new(source)), identity)
     }
 }
 
