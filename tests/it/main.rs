@@ -36,6 +36,9 @@ mod backup;
 /// The whole story, on every version.
 mod story;
 
+/// Archiving for as long as one wants, over a store that fails.
+mod soak;
+
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
 

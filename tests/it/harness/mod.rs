@@ -10,9 +10,14 @@ pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.
 #[cfg(feature = "test-stores")]
 pub mod garage;
+/// Who writes, for as long as a test wants.
+pub mod load;
+pub mod processes;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;
+/// Copies of what PostgreSQL handed over, to compare with.
+pub mod reference;
 pub mod scratch;
 pub mod session;
 pub mod site;
@@ -24,8 +29,10 @@ use walden::postgres::installation::Installation;
 
 pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
+pub use load::{Ledger, Load, Pgbench};
 pub use program::{Output, Running, Walden};
 pub use proxy::{Fault, Proxy};
+pub use reference::Reference;
 pub use scratch::Scratch;
 pub use site::Site;
 
