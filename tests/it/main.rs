@@ -36,6 +36,9 @@ mod backup;
 /// The whole story, on every version.
 mod story;
 
+/// Everything killed at any instant.
+mod crash;
+
 /// Archiving for as long as one wants, over a store that fails.
 mod soak;
 

@@ -12,12 +12,10 @@ use std::time::{Duration, Instant};
 use crate::harness::cluster::within;
 use crate::harness::reference::{Call, Tally};
 use crate::harness::{
-    ANY_MAJOR, Bucket, Cluster, Fault, Ledger, Load, Pgbench, Reference, Scratch,
+    self, ANY_MAJOR, Bucket, Cluster, Fault, Ledger, Load, Pgbench, Reference, Scratch,
 };
 
-/// How long the server writes.
-const SECONDS: &str = "WALDEN_TEST_SOAK_SECONDS";
-const SHORT: Duration = Duration::from_secs(20);
+const SHORT_SECONDS: u64 = 20;
 /// From here on it is the long form, with segments as most clusters have them.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -53,11 +51,8 @@ struct Soak {
 
 #[test]
 fn an_archive_outlives_a_store_that_fails_stalls_and_goes_away() {
-    let length = std::env::var(SECONDS).map_or(SHORT, |seconds| {
-        Duration::from_secs(seconds.parse().expect("a number of seconds"))
-    });
-    let seed = fastrand::u64(..);
-    println!("{} s, seed {seed}", length.as_secs());
+    let length = Duration::from_secs(harness::amount("WALDEN_TEST_SOAK_SECONDS", SHORT_SECONDS));
+    let seed = harness::seed();
     let soak = Soak::prepare(length);
     let fetched = soak.endure(seed);
     let drained = soak.drain();

@@ -44,6 +44,25 @@ pub fn every_major() -> impl Iterator<Item = MajorVersion> {
     (MajorVersion::OLDEST.0..=MajorVersion::NEWEST.0).map(MajorVersion)
 }
 
+/// What a test draws its chances from; said, so that a failure can be repeated. Instants are not
+/// repeated, so it may take a few attempts.
+pub fn seed() -> u64 {
+    const SEED: &str = "WALDEN_TEST_SEED";
+    let seed = std::env::var(SEED).map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().unwrap_or_else(|error| panic!("{SEED}={seed}: {error}")),
+    );
+    println!("{SEED}={seed}");
+    seed
+}
+
+/// How long or how often, as the variable says; what is usual where it says nothing.
+pub fn amount(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |amount| {
+        amount.parse().unwrap_or_else(|error| panic!("{variable}={amount}: {error}"))
+    })
+}
+
 /// The programs `tests/setup/postgres.sh` installed; without them a test fails, it is never
 /// skipped.
 #[track_caller]

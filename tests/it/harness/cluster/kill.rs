@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Cluster, within};
+use super::Cluster;
 use crate::harness::processes::{self, Process};
 
 impl Cluster {
@@ -35,29 +34,7 @@ impl Cluster {
         self.server = None;
     }
 
-    /// A call of walden for this cluster, as soon as there is one.
-    pub fn walden_at_work(&self, patience: Duration) -> Option<Process> {
-        let mut found = Vec::new();
-        within(patience, || {
-            found = processes::of_walden(&self.state_directory());
-            !found.is_empty()
-        });
-        let chosen = fastrand::usize(..found.len().max(1));
-        found.into_iter().nth(chosen)
-    }
-
     pub fn state_directory(&self) -> PathBuf {
         self.scratch.join("state")
-    }
-
-    /// Somebody cleared it away, whatever writes into it just now.
-    pub fn lose_state(&self) {
-        for _ in 0..100 {
-            match fs::remove_dir_all(self.state_directory()) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
-                _ => return,
-            }
-        }
-        panic!("{} does not go away", self.state_directory().display());
     }
 }
