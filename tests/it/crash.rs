@@ -2,6 +2,7 @@
 //! nothing else.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +15,9 @@ use walden::postgres::MajorVersion;
 use crate::harness::cluster::within;
 use crate::harness::processes;
 use crate::harness::reference::place_of;
+use crate::harness::site::files_below;
 use crate::harness::{
-    self, ANY_MAJOR, Bucket, Cluster, Ledger, Load, Reference, Scratch, every_major,
+    self, ANY_MAJOR, Bucket, Cluster, Ledger, Load, Reference, Scratch, Site, every_major,
 };
 
 const ROUNDS: &str = "WALDEN_TEST_CRASH_ROUNDS";
@@ -29,10 +31,18 @@ enum Blow {
     ServerAndPush,
     State,
     ServerAndState,
+    /// What is remembered is not lost, but another thing than was written down.
+    SpoiltState,
 }
 
-const BLOWS: [Blow; 5] =
-    [Blow::Push, Blow::Server, Blow::ServerAndPush, Blow::State, Blow::ServerAndState];
+const BLOWS: [Blow; 6] = [
+    Blow::Push,
+    Blow::Server,
+    Blow::ServerAndPush,
+    Blow::State,
+    Blow::ServerAndState,
+    Blow::SpoiltState,
+];
 
 #[test]
 fn nothing_is_lost_on_a_directory_whoever_is_killed() {
@@ -141,9 +151,12 @@ impl<'a> Ordeal<'a> {
             }
             Blow::Server => self.cluster.kill(false),
             Blow::ServerAndPush | Blow::ServerAndState => self.cluster.kill(true),
-            Blow::State => {
+            Blow::State | Blow::SpoiltState => {
                 for _ in 0..20 {
-                    lose(&self.cluster.state_directory());
+                    match blow {
+                        Blow::State => lose(&self.cluster.state_directory()),
+                        _ => spoil(&self.cluster.state_directory(), &mut self.random),
+                    }
                     thread::sleep(self.instant(30));
                 }
             }
@@ -151,7 +164,7 @@ impl<'a> Ordeal<'a> {
         if let Blow::ServerAndState = blow {
             lose(&self.cluster.state_directory());
         }
-        if !matches!(blow, Blow::Push | Blow::State) {
+        if matches!(blow, Blow::Server | Blow::ServerAndPush | Blow::ServerAndState) {
             self.cluster.start_again();
         }
     }
@@ -248,8 +261,10 @@ fn torment(state: &Path, mut random: Rng, is_over: &AtomicBool) -> usize {
         }
         let instant = Duration::from_micros(random.u64(..100_000));
         killed += usize::from(kill_one(state, &mut random, instant));
-        if random.bool() {
-            lose(state);
+        match random.u8(..3) {
+            0 => lose(state),
+            1 => spoil(state, &mut random),
+            _ => {}
         }
         thread::sleep(Duration::from_millis(random.u64(..500)));
     }
@@ -280,6 +295,20 @@ fn lose(state: &Path) {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     assert!(within(Duration::from_secs(10), is_gone), "{} does not go away", state.display());
+}
+
+/// A file in it, whichever, gets another byte in its middle or loses its second half.
+fn spoil(state: &Path, random: &mut Rng) {
+    let Some(file) = random.choice(files_below(state)) else { return };
+    let Ok(mut bytes) = fs::read(&file) else { return };
+    let middle = bytes.len() / 2;
+    match bytes.get_mut(middle) {
+        Some(byte) if random.bool() => *byte ^= 0x20,
+        _ => bytes.truncate(middle),
+    }
+    // In place, as a disk would, and only what is still there.
+    let spoilt = fs::File::options().write(true).truncate(true).open(&file);
+    let _ = spoilt.and_then(|mut file| file.write_all(&bytes));
 }
 
 /// The disk is put back to an earlier moment, as of a virtual machine, and the server writes the
@@ -331,4 +360,36 @@ fn a_segment_written_anew_after_it_was_archived_is_refused() {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(copied.success());
+}
+
+/// The same by hand, as mean as can be: same size, same time, same inode.
+#[test]
+fn a_segment_rewritten_in_place_after_it_was_pushed_ahead_is_refused() {
+    let site = Site::new();
+    let status = site.pgdata().join("pg_wal/archive_status");
+    fs::create_dir(&status).unwrap();
+    let names: Vec<String> = (0..6).map(|n| format!("0000000100000000000000B{n}")).collect();
+    let mut contents = Vec::new();
+    for (seed, name) in (1..).zip(&names) {
+        contents.push(site.segment(name, seed));
+        fs::write(status.join(format!("{name}.ready")), "").unwrap();
+    }
+    site.push(&names[0]).run().succeeds().is_silent();
+    let mut ahead = 0;
+    for ((seed, name), content) in (11..).zip(&names).zip(&contents).skip(1) {
+        let is_ahead = site.object(name).exists();
+        let path = site.pgdata().join("pg_wal").join(name);
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        let other = site.segment(name, seed);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        if is_ahead {
+            ahead += 1;
+            site.push(name).run().exits(11).complains_in_one_line();
+            site.segment(name, seed - 10);
+        }
+        site.push(name).run().succeeds();
+        site.fetch(name).run().succeeds();
+        assert_eq!(site.fetched().as_ref(), Some(if is_ahead { content } else { &other }));
+    }
+    println!("{ahead} were pushed ahead");
 }

@@ -45,6 +45,7 @@ struct Soak {
     bucket: Bucket,
     reference: Reference,
     length: Duration,
+    outage: Duration,
     backlog_max: usize,
     faulty_share: f64,
 }
@@ -70,7 +71,10 @@ impl Soak {
         let (bucket, reference) = (Bucket::start(), Reference::new());
         let is_long = length >= LONG;
         let (segment_size_mib, max_wal_size) = if is_long { (16, "64MB") } else { (1, "8MB") };
-        let (request_timeout, deadline) = if is_long { ("5s", "10s") } else { ("2s", "3s") };
+        // A push that begins in the first half of an outage gives up before its end.
+        let outage = (length / 20).max(Duration::from_secs(5));
+        let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
+        let request_timeout = milliseconds((outage / 6).max(Duration::from_secs(2)));
         let mut builder = Cluster::builder(ANY_MAJOR)
             .segment_size_mib(segment_size_mib)
             .data_checksums()
@@ -78,7 +82,7 @@ impl Soak {
             .setting("max_wal_size", max_wal_size)
             .setting("min_wal_size", max_wal_size)
             .env("WALDEN_S3_REQUEST_TIMEOUT", request_timeout)
-            .env("WALDEN_PUSH_DEADLINE", deadline);
+            .env("WALDEN_PUSH_DEADLINE", milliseconds(outage / 3));
         for (name, value) in bucket.environment() {
             builder = builder.env(name, value);
         }
@@ -86,26 +90,24 @@ impl Soak {
         begin_another_timeline(&mut cluster);
         let backlog_max = BACKLOG_MIB as usize / segment_size_mib as usize;
         let (backlog_max, faulty_share) =
-            if is_long { (backlog_max, 0.05) } else { (backlog_max / 32, 0.15) };
-        Soak { cluster, bucket, reference, length, backlog_max, faulty_share }
+            if is_long { (backlog_max, 0.05) } else { (backlog_max / 16, 0.15) };
+        Soak { cluster, bucket, reference, length, outage, backlog_max, faulty_share }
     }
 
-    /// Two times the store is gone for a twentieth of the time, at least long enough that a push
-    /// must give up. How many files were fetched meanwhile.
+    /// Two times the store is gone. How many files were fetched meanwhile.
     #[track_caller]
     fn endure(&self, seed: u64) -> usize {
-        let outage = (self.length / 20).max(Duration::from_secs(5));
         let proxy = &self.bucket.proxy;
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let writers = scope.spawn(|| self.write_until(&is_over));
             let reader = scope.spawn(|| self.fetch_until(&is_over));
             proxy.fault_share(seed, self.faulty_share, &faults());
-            let rest = self.length.saturating_sub(outage * 2) / 3;
+            let rest = self.length.saturating_sub(self.outage * 2) / 3;
             for _ in 0..2 {
                 thread::sleep(rest);
                 proxy.refuse_connections();
-                thread::sleep(outage);
+                thread::sleep(self.outage);
                 proxy.accept_connections();
             }
             thread::sleep(rest);

@@ -1,5 +1,5 @@
-//! Who writes into a cluster for as long as a test wants: sessions that know what was committed, and
-//! pgbench where a distribution has it.
+//! Who writes into a cluster for as long as a test wants: sessions that know what was committed,
+//! and pgbench where a distribution has it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

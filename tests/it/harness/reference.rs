@@ -13,8 +13,8 @@ use super::Scratch;
 use super::site::files_below;
 
 /// Keeps a copy, calls the command, and notes what it came to. A file that comes again is compared
-/// with its copy. PostgreSQL takes a killed command for a reason to restart its archiver, 10 seconds
-/// later at the soonest; a failure costs one.
+/// with its copy. PostgreSQL takes a killed command for a reason to restart its archiver, up to 10
+/// seconds later; a failure costs one.
 const SCRIPT: &str = r#"
 path=$1 place=$2
 shift 2

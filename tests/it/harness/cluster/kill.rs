@@ -17,13 +17,12 @@ impl Cluster {
         // Stopped first, so that it begins no new ones between our look and our blow.
         let pid = i32::try_from(root).ok().and_then(Pid::from_raw).expect("a process id");
         let _ = kill_process(pid, Signal::STOP);
-        let is_server = |process: &&Process| {
-            process.id == pid.as_raw_nonzero().get()
-                || process.words.first().is_some_and(|word| word.starts_with("postgres"))
-        };
+        // By its title, or by the program it has been for an instant only.
+        let is_postgres =
+            |word: &String| word.starts_with("postgres") || word.ends_with("/postgres");
+        let is_server = |process: &Process| process.words.first().is_some_and(is_postgres);
         let tree = processes::tree(root);
-        let (servers, commands): (Vec<_>, Vec<_>) =
-            tree.into_iter().partition(|process| is_server(&process));
+        let (servers, commands): (Vec<_>, Vec<_>) = tree.into_iter().partition(is_server);
         servers.iter().for_each(Process::kill);
         if with_commands {
             commands.iter().for_each(Process::kill);
