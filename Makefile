@@ -10,7 +10,7 @@ TOOLS := target/tools
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 POSTGRESQL_MAJORS := 15 16 17 18
 SOAK_SECONDS ?= 600
-CRASH_ROUNDS ?= 40
+CRASH_ROUNDS ?= 20
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
