@@ -217,6 +217,8 @@ impl<'a> Ordeal<'a> {
             is_over.store(true, Ordering::Relaxed);
             println!("recovered over {} killed fetches", tormentor.join().expect("the tormentor"));
         });
+        let is_alone = || processes::of_walden(&state).is_empty();
+        assert!(within(Duration::from_secs(60), is_alone), "recovery is over, who fetches ahead?");
         assert_eq!(Ledger::digest_in(&copy), expected, "{}", copy.log());
         println!("recovered: {expected}");
     }
