@@ -1,8 +1,7 @@
 //! Sealing and opening, without files: bytes a second of the codec.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use walden::codec::pack::FRAME_BYTES;
-use walden::codec::{Compression, FrameSealer, Header, Kind, Origin, Sealer, open};
+use walden::codec::{Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, Sealer, open};
 use walden::postgres::SystemIdentifier;
 
 const SEGMENT_BYTES: usize = 16 << 20;

@@ -108,10 +108,25 @@ impl Header {
 }
 
 /// What is known of raw content once it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Content {
     pub size: u64,
     pub crc32: u32,
+}
+
+impl Content {
+    pub fn of(raw: &[u8]) -> Self {
+        Content { size: raw.len() as u64, crc32: crc32fast::hash(raw) }
+    }
+
+    /// What is known of both, one after the other, without reading either again.
+    #[must_use]
+    pub fn followed_by(self, next: Content) -> Self {
+        let hasher = |it: Content| crc32fast::Hasher::new_with_initial_len(it.crc32, it.size);
+        let mut crc32 = hasher(self);
+        crc32.combine(&hasher(next));
+        Content { size: self.size + next.size, crc32: crc32.finalize() }
+    }
 }
 
 /// A CRC-32 as eight hexadecimal digits.

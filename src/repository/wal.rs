@@ -101,7 +101,9 @@ impl Home {
     fn expect_same(&self, name: &WalFileName, sealed: &Body, origin: &Origin) -> Result<Stored> {
         let key = self.wal_key(name);
         let there = self.storage.get(&key)?;
-        let same = codec::same_content(&there, &sealed.bytes)
+        let sealed =
+            sealed.to_bytes().map_err(|e| Error::new(ErrorKind::Host, "read").source(e))?;
+        let same = codec::same_content(&there, &sealed)
             .map_err(|error| unopened(error, &key))
             .context(|| "compare with what is archived")?;
         let (first, _) = Header::split(&there)?;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, body};
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -27,11 +27,12 @@ impl Memory {
 #[deny(clippy::missing_trait_methods)]
 impl Storage for Memory {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
+        let bytes = body.to_bytes().map_err(|error| body::unreadable(key, error))?;
         let mut objects = self.objects();
         if objects.contains_key(key) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{key} is there already")));
         }
-        objects.insert(key.clone(), body.bytes.clone());
+        objects.insert(key.clone(), bytes);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Keys to bytes. Knows nothing of WAL; every backend keeps the contract in `contract`.
 
+mod body;
 mod location;
 mod verb;
 pub mod observe;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 
+pub use body::{Body, Part};
 pub use location::Location;
 pub use observe::Tally;
 pub use verb::Verb;
@@ -95,21 +97,6 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// What is to be stored, with the CRC-32 (ISO-HDLC, as in zlib) that the store must confirm.
-#[derive(Debug, Clone)]
-pub struct Body {
-    pub bytes: Bytes,
-    pub crc32: u32,
-}
-
-impl Body {
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let crc32 = crc32fast::hash(&bytes);
-        Body { bytes, crc32 }
     }
 }
 

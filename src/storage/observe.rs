@@ -84,7 +84,7 @@ impl Observe {
 #[deny(clippy::missing_trait_methods)]
 impl Storage for Observe {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
-        let size = body.bytes.len() as u64;
+        let size = body.size();
         self.watch(Verb::PutNew, key, || self.inner.put_new(key, body), |()| size)
     }
 

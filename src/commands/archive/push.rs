@@ -8,6 +8,7 @@ use std::thread;
 
 use crate::commands::App;
 use crate::commands::archive::Caller;
+use crate::commands::archive::frames;
 use crate::commands::archive::place::Place;
 use crate::commands::archive::source::Source;
 use crate::config::RepositorySettings;
@@ -26,8 +27,9 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
 /// One file into every repository.
 fn push(app: &App, source: &Source<'_>, deadline: Deadline) -> Result<()> {
     let name = &source.name;
-    let (sealed, origin) =
-        source.seal(app.settings.compression).context(|| format!("push {name}"))?;
+    let (sealed, origin) = source
+        .seal(app.settings.compression, frames::threads())
+        .context(|| format!("push {name}"))?;
     let store = |repository: &RepositorySettings| {
         let place = Place { app, repository, caller: source.caller, origin: &origin, deadline };
         let stored = place.claimed_home().and_then(|home| home.put_wal(name, &sealed, &origin));

@@ -11,7 +11,7 @@ use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::s3::errors::{self, Asked};
 use crate::storage::s3::{ConditionalPut, S3};
-use crate::storage::{Body, Key, Storage as _};
+use crate::storage::{Body, Key, Storage as _, body};
 
 enum Failed {
     /// 501: the store knows no conditional PUT.
@@ -74,6 +74,7 @@ impl S3 {
         conditional: bool,
     ) -> std::result::Result<PutObjectOutput, Failed> {
         let options = &self.options;
+        let whole = body.to_bytes().map_err(|e| Failed::Sorted(body::unreadable(key, e)))?;
         client
             .put_object()
             .bucket(&self.bucket)
@@ -85,7 +86,7 @@ impl S3 {
             .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
             .set_server_side_encryption(options.sse.as_deref().map(ServerSideEncryption::from))
             .set_ssekms_key_id(options.kms_key_id.clone())
-            .body(ByteStream::from(body.bytes.clone()))
+            .body(ByteStream::from(whole))
             .send()
             .await
             .map_err(|error| {
