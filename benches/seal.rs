@@ -42,7 +42,7 @@ fn codec(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(content.len() as u64)).sample_size(20);
     group.bench_function("seal a segment", |bench| bench.iter(|| seal(&content)));
     group.bench_function("open a segment", |bench| {
-        bench.iter(|| open(&sealed, |_| Ok(())).expect("open"));
+        bench.iter(|| open(&sealed[..], |_| Ok(())).expect("open"));
     });
     group.bench_function("crc32 of a segment", |bench| bench.iter(|| crc32fast::hash(&content)));
     group.throughput(Throughput::Bytes(FRAME_BYTES as u64));

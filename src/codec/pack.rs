@@ -88,7 +88,7 @@ mod tests {
         let raw: Vec<u8> = (0..900_000u32).flat_map(u32::to_le_bytes).collect();
         let object = pack(&raw);
         let mut opened = Vec::new();
-        open(&object, |piece| {
+        open(&object[..], |piece| {
             opened.extend_from_slice(piece);
             Ok(())
         })

@@ -82,7 +82,7 @@ impl Home {
     ) -> Result<Header> {
         let key = self.pack_key(id, number);
         let sealed = self.storage.get(&key)?;
-        codec::open(&sealed, sink).map_err(|error| unopened(error, &key))
+        codec::open(&sealed[..], sink).map_err(|error| unopened(error, &key))
     }
 
     /// Makes a backup real: from here on it can be restored.

@@ -82,6 +82,13 @@ impl Directory {
         if metadata.is_file() { Ok((file, metadata)) } else { Err(self.not_found(key)) }
     }
 
+    fn read(&self, file: &File, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start)
+            .map_err(|error| self.failed("read", key, error))?;
+        Ok(bytes.into())
+    }
+
     fn info(&self, key: Key, metadata: &fs::Metadata) -> ObjectInfo {
         let modified = metadata.modified().ok();
         let modified = modified.and_then(|time| jiff::Timestamp::try_from(time).ok());
@@ -233,6 +240,13 @@ impl Storage for Directory {
         self.get_range(key, 0..metadata.len())
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let (file, metadata) = self.open(key)?;
+        let size = metadata.len();
+        let start = self.read(&file, key, 0..size.min(max))?;
+        Ok((start, size))
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let (file, metadata) = self.open(key)?;
         if range.start > range.end || range.end > metadata.len() {
@@ -241,10 +255,7 @@ impl Storage for Directory {
             return Err(Error::new(ErrorKind::Corrupt, message)
                 .hint("The object was cut short: bring it back from a copy."));
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(|error| self.failed("read", key, error))?;
-        Ok(bytes.into())
+        self.read(&file, key, range)
     }
 
     fn head(&self, key: &Key) -> Result<ObjectInfo> {

@@ -129,6 +129,11 @@ impl Storage for Faulty {
         self.call(Verb::Get, || self.inner.get(key), damaged)
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let damage = |(bytes, size), fault: &Fault| (damaged(bytes, fault), size);
+        self.call(Verb::Get, || self.inner.get_start(key, max), damage)
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.call(Verb::GetRange, || self.inner.get_range(key, range), damaged)
     }

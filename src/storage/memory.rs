@@ -42,6 +42,12 @@ impl Storage for Memory {
         objects.get(key).cloned().ok_or_else(missing)
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let object = self.get(key)?;
+        let size = object.len() as u64;
+        Ok((object.slice(..size.min(max) as usize), size))
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let object = self.get(key)?;
         if range.start > range.end || range.end > object.len() as u64 {

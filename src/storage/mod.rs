@@ -129,6 +129,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The whole object, or `NotFound`.
     fn get(&self, key: &Key) -> Result<Bytes>;
 
+    /// The first `max` bytes of an object, all of it if it has no more, and how many it has; or
+    /// `NotFound`. One request, so that what is small costs no more than by `get`, and what is
+    /// large no more memory than `max`.
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)>;
+
     /// The bytes of `range`, all of them, or `NotFound`; a range past the end is `Corrupt`.
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
 

@@ -92,6 +92,11 @@ impl Storage for Observe {
         self.watch(Verb::Get, key, || self.inner.get(key), |bytes| bytes.len() as u64)
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let ask = || self.inner.get_start(key, max);
+        self.watch(Verb::Get, key, ask, |(bytes, _)| bytes.len() as u64)
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let ask = || self.inner.get_range(key, range);
         self.watch(Verb::GetRange, key, ask, |bytes| bytes.len() as u64)

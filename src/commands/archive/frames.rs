@@ -5,11 +5,14 @@
 
 use std::io::{self, Read};
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::codec::{Compression, Content, FRAME_BYTES, FrameSealer};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::spill::Spill;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::storage::Part;
 
@@ -31,9 +34,18 @@ pub struct Input<'a, R> {
     pub unreadable: &'a (dyn Fn(io::Error) -> Error + Sync),
 }
 
+/// Where frames are until they are stored.
+pub struct Keep {
+    /// What more there is goes into a file.
+    pub memory_bytes_max: u64,
+    /// The file is in the first of these that takes one.
+    pub folders: Vec<PathBuf>,
+}
+
 /// The content, and the frames it became. Of several failures the first in the file's order counts.
 pub fn seal<R: Read + Send>(
     input: Input<'_, R>,
+    keep: &Keep,
     compression: Compression,
     threads: usize,
 ) -> Result<(Content, Vec<Part>)> {
@@ -42,6 +54,9 @@ pub fn seal<R: Read + Send>(
         reading: Mutex::new(Reading { input, next: 0, has_ended: false }),
         sealed: Mutex::default(),
         compression,
+        keep,
+        in_memory: AtomicU64::new(0),
+        spill: Mutex::default(),
     };
     if threads <= 1 {
         work.help();
@@ -67,6 +82,9 @@ struct Work<'a, R> {
     /// By the number of the frame.
     sealed: Mutex<Vec<Option<Result<Sealed>>>>,
     compression: Compression,
+    keep: &'a Keep,
+    in_memory: AtomicU64,
+    spill: Mutex<Option<Arc<Spill>>>,
 }
 
 struct Reading<'a, R> {
@@ -110,7 +128,30 @@ impl<R: Read> Work<'_, R> {
             None => sealer.insert(FrameSealer::new(self.compression)?),
         };
         let frame = sealer.seal(raw)?;
-        Ok(Sealed { content: frame.content, part: Part::new(frame.bytes) })
+        let part = self.keep(Part::new(frame.bytes))?;
+        Ok(Sealed { content: frame.content, part })
+    }
+
+    fn keep(&self, part: Part) -> Result<Part> {
+        let before = self.in_memory.fetch_add(part.size(), Ordering::Relaxed);
+        let Some(bytes) = part.bytes() else { return Ok(part) };
+        if before + part.size() <= self.keep.memory_bytes_max {
+            return Ok(part);
+        }
+        let spill = self.spill()?;
+        let offset = spill.add(bytes).map_err(|error| unspilled(spill.folder(), error))?;
+        Ok(part.moved_to(spill.file(), offset))
+    }
+
+    fn spill(&self) -> Result<Arc<Spill>> {
+        let mut spill = lock(&self.spill);
+        if let Some(spill) = &*spill {
+            return Ok(spill.clone());
+        }
+        let folders = &self.keep.folders;
+        let last = folders.last().map_or(Path::new("/var/tmp"), PathBuf::as_path);
+        let opened = Spill::open(folders).map_err(|error| unspilled(last, error))?;
+        Ok(spill.insert(Arc::new(opened)).clone())
     }
 
     fn finish(self) -> Result<(Content, Vec<Part>)> {
@@ -145,6 +186,18 @@ impl<R: Read> Reading<'_, R> {
     }
 }
 
+fn unspilled(folder: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Host,
+    };
+    let folder = folder.display();
+    Error::new(kind, format!("cannot write a temporary file in {folder}")).source(error).hint(
+        "Large segments wait there until they are stored: make room, or set state_dir to a \
+         directory on a larger disk.",
+    )
+}
+
 /// Whoever panicked over it is told of by the end of the scope.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,7 +207,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::io::{self, Read};
 
-    use super::{Input, seal};
+    use bytes::Bytes;
+
+    use super::{Input, Keep, seal};
     use crate::codec::{Compression, Content, FRAME_BYTES};
     use crate::error::{Error, ErrorKind, Result};
     use crate::postgres::WalFileName;
@@ -163,11 +218,21 @@ mod tests {
     use crate::storage::{Body, Part};
 
     fn sealed(file: impl Read + Send, size: u64, threads: usize) -> Result<(Content, Vec<Part>)> {
+        let keep = Keep { memory_bytes_max: u64::MAX, folders: Vec::new() };
+        sealed_and_kept(file, size, threads, &keep)
+    }
+
+    fn sealed_and_kept(
+        file: impl Read + Send,
+        size: u64,
+        threads: usize,
+        keep: &Keep,
+    ) -> Result<(Content, Vec<Part>)> {
         let name = WalFileName::parse(&samples::name().to_string()).unwrap();
         let mut check = WalFileCheck::new(&name);
         let unreadable = |error| Error::new(ErrorKind::InvalidSource, "cannot read").source(error);
         let input = Input { file, size, check: &mut check, unreadable: &unreadable };
-        let sealed = seal(input, Compression::default(), threads)?;
+        let sealed = seal(input, keep, Compression::default(), threads)?;
         check.finish()?;
         Ok(sealed)
     }
@@ -191,7 +256,27 @@ mod tests {
         assert!(zstd::stream::decode_all(&alone[..]).unwrap() == raw);
     }
 
-    /// Gives `good` bytes, then fails.
+    #[test]
+    fn what_is_too_much_for_memory_goes_into_a_file_and_is_the_same() {
+        let raw = segment();
+        let size = raw.len() as u64;
+        let whole = Body::of(sealed(&raw[..], size, 2).unwrap().1).to_bytes().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for (memory_bytes_max, threads) in [(0, 1), (0, 4), (whole.len() as u64 / 2, 2)] {
+            let keep = Keep { memory_bytes_max, folders: vec![folder.path().to_owned()] };
+            let (content, parts) = sealed_and_kept(&raw[..], size, threads, &keep).unwrap();
+            assert_eq!(content, Content::of(&raw));
+            let in_memory = parts.iter().filter_map(Part::bytes).map(Bytes::len).sum::<usize>();
+            assert!(in_memory as u64 <= memory_bytes_max, "{in_memory}");
+            assert!(Body::of(parts).to_bytes().unwrap() == whole);
+        }
+        let keep = Keep { memory_bytes_max: 0, folders: vec!["/nonexistent".into()] };
+        let refused = sealed_and_kept(&raw[..], size, 2, &keep).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Host);
+        assert!(refused.one_line().contains("state_dir"), "{}", refused.one_line());
+    }
+
+    /// Gives so many bytes, then fails.
     struct Broken(usize);
 
     impl Read for Broken {

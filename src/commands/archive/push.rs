@@ -21,7 +21,8 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
     let deadline = Deadline::after(app.settings.push.deadline);
     let name = WalFileName::from_path(path)?;
     let caller = Caller::find(Some(path), app.settings.pgdata.as_deref())?;
-    push(app, &Source { path, name, caller: &caller }, deadline)
+    let state_dir = app.settings.state_dir.as_deref();
+    push(app, &Source { path, name, caller: &caller, state_dir }, deadline)
 }
 
 /// One file into every repository.

@@ -6,17 +6,24 @@ use std::path::Path;
 
 use crate::codec::{Compression, Header, Kind, Origin};
 use crate::commands::archive::Caller;
-use crate::commands::archive::frames::{self, Input};
+use crate::commands::archive::frames::{self, Input, Keep};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::spill;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::storage::{Body, Part};
+
+/// Segments of 16 and 32 MiB stay in memory, whatever they hold; of larger ones, the rest goes into
+/// a temporary file.
+const MEMORY_BYTES_MAX: u64 = 32 << 20;
 
 /// A file in pg_wal, and the server it belongs to.
 pub struct Source<'a> {
     pub path: &'a Path,
     pub name: WalFileName,
     pub caller: &'a Caller,
+    /// As it is configured; what is too large for memory waits there.
+    pub state_dir: Option<&'a Path>,
 }
 
 impl Source<'_> {
@@ -28,7 +35,11 @@ impl Source<'_> {
         let mut check = WalFileCheck::new(&self.name);
         let unreadable = |error| self.unreadable(error);
         let input = Input { file, size, check: &mut check, unreadable: &unreadable };
-        let (content, sealed) = frames::seal(input, compression, threads)?;
+        let keep = Keep {
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            folders: spill::folders(self.state_dir, Path::new(&self.caller.place)),
+        };
+        let (content, sealed) = frames::seal(input, &keep, compression, threads)?;
         let origin = self.caller.origin(self.owner(check)?);
         let header = Header::new(kind(&self.name), self.name.to_string(), content, origin.clone());
         let header = Part::new(header.to_frame());
