@@ -2,6 +2,10 @@
 
 pub mod push;
 pub mod fetch;
+mod delivery;
+mod look_ahead;
+mod pace;
+mod acknowledged;
 mod source;
 mod place;
 

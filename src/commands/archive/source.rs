@@ -18,9 +18,17 @@ pub struct Source<'a> {
     pub caller: &'a Caller,
 }
 
+/// A file ready to be stored.
+pub struct Sealed {
+    pub body: Body,
+    pub origin: Origin,
+    /// Of the raw content.
+    pub crc32: u32,
+}
+
 impl Source<'_> {
     /// Reads the file once: checked, counted, compressed in the same pass.
-    pub fn seal(&self, compression: Compression) -> Result<(Body, Origin)> {
+    pub fn seal(&self, compression: Compression) -> Result<Sealed> {
         let mut file = File::open(self.path).map_err(|e| self.unreadable(e))?;
         let size = file.metadata().map_err(|e| self.unreadable(e))?.len();
         let mut check = WalFileCheck::new(&self.name);
@@ -35,10 +43,12 @@ impl Source<'_> {
             left -= wanted as u64;
         }
         let origin = self.caller.origin(self.owner(check)?);
+        let mut crc32 = 0;
         let sealed = sealer.finish(|content| {
+            crc32 = content.crc32;
             Header::new(kind(&self.name), self.name.to_string(), content, origin.clone())
         })?;
-        Ok((Body::new(sealed), origin))
+        Ok(Sealed { body: Body::new(sealed), origin, crc32 })
     }
 
     /// The cluster the file belongs to: what the WAL itself says, which must be what the data
