@@ -5,13 +5,12 @@ pub mod backup;
 pub mod restore;
 pub mod demo;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crate::config::{RepositorySettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host;
 use crate::host::clock::Deadline;
 use crate::repository::Repository;
 use crate::storage::s3::{self, ConditionalPut};
@@ -64,8 +63,7 @@ impl App {
     /// How many files `push` may have on their way beside the one asked for: more than the cores
     /// can compress at once, since most of them wait for the network.
     pub fn look_ahead(&self) -> usize {
-        let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.settings.push.look_ahead.unwrap_or_else(|| (8 * cores()).min(32))
+        self.settings.push.look_ahead.unwrap_or_else(|| (8 * host::processors()).min(32))
     }
 
     /// Look-ahead has a limit of its own, which must not be undercut here.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::harness::site::{self, SYSTEM_IDENTIFIER, files_below};
-use crate::harness::{Bucket, Fault, Site, Walden};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Scratch, Site, Walden};
 
 fn name(number: u8) -> String {
     format!("0000000100000000000000{number:02X}")
@@ -149,7 +149,6 @@ fn another_repository_is_another_matter() {
     let site = Site::new();
     let files = three_ahead(&site);
     let other = site.scratch().directory("other");
-    push(&site, &name(2)).env("WALDEN_REPOSITORY_URL", "").arg("--repository").arg(&other);
     let configuration = site.scratch().join("two.toml");
     let urls = [&site.repository_directory(), &other]
         .map(|place| format!("[[repository]]\nurl = \"file://{}\"\n", place.display()));
@@ -370,4 +369,43 @@ fn three_hundred_waiting_files_drain_with_one_request_each() {
     assert!(puts.iter().all(|seen| seen.method == "PUT"), "{puts:?}");
     assert!((300..310).contains(&puts.len()), "{}", puts.len());
     assert!(asked < 100, "{asked} calls needed the store");
+}
+
+#[test]
+fn a_server_that_could_not_archive_for_a_while_is_caught_up_with() {
+    let scratch = Scratch::new();
+    let repository = scratch.directory("repository");
+    let cluster = Cluster::builder(ANY_MAJOR)
+        .archive_to(format!("file://{}", repository.display()), "main")
+        .setting("wal_keep_size", "'1GB'")
+        .env("WALDEN_PUSH_DEADLINE", "60s")
+        .env("WALDEN_PUSH_LOOK_AHEAD_DEADLINE", "30s")
+        .start();
+    cluster.archive_everything();
+    cluster.sql("ALTER SYSTEM SET archive_command = 'false'");
+    cluster.sql("SELECT pg_reload_conf()");
+    cluster.wait_until("current_setting('archive_command') = 'false'");
+    let segments = cluster.write_wal(30);
+    cluster.wait_until("(SELECT failed_count > 0 FROM pg_stat_archiver)");
+    assert_eq!(cluster.files_to_archive(), segments);
+
+    cluster.sql("ALTER SYSTEM RESET archive_command");
+    cluster.sql("SELECT pg_reload_conf()");
+    cluster.wait_archived();
+    let objects = files_below(&repository).into_iter();
+    let objects = objects.filter(|file| file.extension().is_some_and(|end| end == "zst")).count();
+    cluster.wait_until(&format!(
+        "(SELECT archived_count = {objects} AND last_archived_wal = '{}' FROM pg_stat_archiver)",
+        segments[29]
+    ));
+    let destination = scratch.directory("there");
+    for segment in &segments {
+        let fetched = destination.join(segment);
+        cluster.walden().arg("fetch").arg(segment).arg(&fetched).run().succeeds();
+        let original = fs::read(cluster.pgdata().join("pg_wal").join(segment)).unwrap();
+        assert!(fs::read(fetched).unwrap() == original, "{segment}");
+    }
+    let state = files_below(&cluster.scratch().join("state"));
+    let is_record = |file: &PathBuf| file.to_string_lossy().contains("/pushed-");
+    assert!(!state.iter().any(is_record), "all were asked for: {state:?}");
 }

@@ -54,9 +54,6 @@ impl Delivery {
 
     fn home(&self, number: usize, origin: &Origin) -> Result<Home> {
         let mut home = self.homes[number].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(home) = &*home {
-            return Ok(home.clone());
-        }
         let place = Place {
             app: &self.app,
             repository: &self.app.settings.repositories[number],
@@ -64,6 +61,9 @@ impl Delivery {
             origin,
             deadline: self.deadline,
         };
+        if let Some(home) = &*home {
+            return place.still_ours(home.clone());
+        }
         Ok(home.insert(place.claimed_home()?).clone())
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +16,7 @@ use crate::commands::archive::acknowledged::{Acknowledged, Identity};
 use crate::commands::archive::delivery::Delivery;
 use crate::commands::archive::pace::Pace;
 use crate::error::{Error, ErrorKind};
+use crate::host;
 use crate::host::clock::Deadline;
 use crate::postgres::{WalFileName, archive_status};
 
@@ -47,7 +47,7 @@ impl LookAhead {
             acknowledged,
             pg_wal,
             files_max: delivery.app.look_ahead(),
-            cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            cores: host::processors(),
             time: delivery.app.settings.push.look_ahead_deadline,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -57,7 +57,7 @@ impl LookAhead {
 
     /// From now on there is time for other files: our own is compressed.
     pub fn begin(&self) {
-        if self.begun.swap(true, Ordering::Relaxed) || !self.work.is_in_our_pg_wal() {
+        if self.begun.swap(true, Ordering::Relaxed) {
             return;
         }
         let work = self.work.clone();
@@ -164,14 +164,16 @@ impl Work {
 
     /// Begins one file after the other, each in a thread of its own.
     fn look(self: Arc<Self>) {
-        self.acknowledged.forget_old();
-        while let Some(found) = self.next() {
-            let Some(seat) = self.seat(found.identity.size) else { break };
-            let work = self.clone();
-            let push = move || work.push(&found, seat);
-            if let Err(error) = thread::Builder::new().name("ahead".into()).spawn(push) {
-                tracing::info!(%error, "no look-ahead");
-                break;
+        if self.is_in_our_pg_wal() {
+            self.acknowledged.forget_old();
+            while let Some(found) = self.next() {
+                let Some(seat) = self.seat(found.identity.size) else { break };
+                let work = self.clone();
+                let push = move || work.push(&found, seat);
+                if let Err(error) = thread::Builder::new().name("ahead".into()).spawn(push) {
+                    tracing::info!(%error, "no look-ahead");
+                    break;
+                }
             }
         }
         self.lock().is_looking = false;

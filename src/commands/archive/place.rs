@@ -38,7 +38,7 @@ impl Place<'_> {
         }
         let home = self.home(self.app.settings.s3.conditional_put)?;
         if is_directory(url) && state.remembers(&claimed) {
-            return self.still_there(home, state);
+            return self.still_ours(home);
         }
         if state.remembers_for(&claimed, CLAIM_LASTS) {
             return Ok(home);
@@ -61,14 +61,16 @@ impl Place<'_> {
         }
     }
 
-    /// A directory that was ours and has no `cluster.json` is an empty mount point, most likely:
-    /// what went there would be gone the moment the disk is back. To look costs microseconds.
-    fn still_there(&self, home: Home, state: &StateDirectory) -> Result<Home> {
-        if home.is_claimed()? {
+    /// To be asked before every file. A directory that was ours and has no `cluster.json` is an
+    /// empty mount point, most likely: what went there would be gone the moment the disk is back.
+    /// To look costs microseconds there.
+    pub fn still_ours(&self, home: Home) -> Result<Home> {
+        if !is_directory(&self.repository.url) || home.is_claimed()? {
             return Ok(home);
         }
         let message = format!("{}/cluster.json was there and is gone", home.url());
-        let state = state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let state =
+            self.state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
         Err(Error::new(ErrorKind::WrongPlace, message).hint(format!(
             "Mount the disk it is on; if the repository was emptied on purpose, remove {state}, \
              and the next push begins it anew."

@@ -22,7 +22,7 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
     let name = WalFileName::from_path(path)?;
     let caller = Caller::find(Some(path), app.settings.pgdata.as_deref())?;
     let delivery = Arc::new(Delivery::new(app.clone(), caller, deadline));
-    let looks_ahead = app.look_ahead() > 0;
+    let looks_ahead = app.settings.push.look_ahead != Some(0);
     let Some(acknowledged) = looks_ahead.then(|| Acknowledged::of(&delivery)).flatten() else {
         return push(&delivery, path, &name, || ()).map(|_| ());
     };
