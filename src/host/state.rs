@@ -217,6 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn notes_are_read_whole_and_young_or_not_at_all() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        let hour = Duration::from_secs(3600);
+        let path = |name: &str| state.folder().unwrap().join(name);
+        for (name, text) in [("note-a", "one"), ("note-b", "two\nlines"), ("else", "three")] {
+            state.note(name, text).unwrap();
+            assert_eq!(state.noted(name, hour).as_deref(), Some(text));
+        }
+        state.forget("note-a");
+        assert_eq!(state.noted("note-a", hour), None);
+        fs::write(path("note-c"), "7512345 /data\ntor").unwrap();
+        assert_eq!(state.noted("note-c", hour), None);
+        for name in ["note-b", "else"] {
+            let file = fs::File::options().write(true).open(path(name)).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(state.noted(name, hour), None);
+        }
+        state.forget_old("note-", hour);
+        assert!(!path("note-b").exists() && path("note-c").exists() && path("else").exists());
+    }
+
+    #[test]
     fn one_cluster_does_not_know_what_another_does() {
         let scratch = tempfile::tempdir().unwrap();
         let base = scratch.path().join("state");

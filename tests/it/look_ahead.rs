@@ -69,6 +69,25 @@ fn what_was_pushed_ahead_costs_no_request_when_asked_for() {
 }
 
 #[test]
+fn they_go_in_the_order_in_which_postgresql_will_ask() {
+    let bucket = Bucket::start();
+    let site = site_on(&bucket);
+    let history = "00000002.history";
+    for number in [4, 2, 3] {
+        site.ready_segment(&name(number), number);
+    }
+    site.file(history, b"1\t0/A1000000\tno recovery target specified\n");
+    site.ready(history);
+    site.ready("0000000100000000000000A0.garbage");
+    push(&site, &name(3)).env("WALDEN_PUSH_LOOK_AHEAD", "1").run().succeeds();
+    let requests = bucket.proxy.requests();
+    let paths: Vec<_> = requests.iter().map(|seen| &seen.path).collect();
+    let order = [&name(3), history, &name(2), &name(4)];
+    let first_of = |name: &str| paths.iter().position(|path| path.contains(name)).unwrap();
+    assert!(order.map(first_of).is_sorted(), "{paths:?}");
+}
+
+#[test]
 fn a_file_written_anew_after_it_was_acknowledged_is_refused() {
     let site = Site::new();
     let files = three_ahead(&site);
@@ -258,6 +277,30 @@ fn a_request_ahead_that_hangs_is_left_behind_at_the_deadline() {
 }
 
 #[test]
+fn nothing_ahead_gets_in_the_way_of_the_file_asked_for() {
+    let bucket = Bucket::start();
+    let site = site_on(&bucket);
+    site.segment(&name(0), 0);
+    push(&site, &name(0)).run().succeeds();
+    for number in 1..4 {
+        site.ready_segment(&name(number), number);
+    }
+    bucket.proxy.forget_requests();
+    // A narrow line: one file takes longer than there is time for others.
+    bucket.proxy.fault(Some("PUT"), "", Fault::Delay(Duration::from_secs(1)));
+    let short = |name: &str| site.push(name).env("WALDEN_PUSH_LOOK_AHEAD_DEADLINE", "900ms");
+    short(&name(1)).patiently().run().succeeds().is_silent();
+    let requests = bucket.proxy.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    // A store that does not answer has enough to do.
+    bucket.proxy.heal();
+    bucket.proxy.fault(Some("PUT"), "", Fault::Hang);
+    short(&name(2)).env("WALDEN_PUSH_DEADLINE", "2s").run().exits(20).complains_in_one_line();
+    let requests = bucket.proxy.requests();
+    assert!(!requests.iter().any(|seen| seen.path.contains(&name(3))), "{requests:?}");
+}
+
+#[test]
 fn look_ahead_can_be_turned_off() {
     let site = Site::new();
     for number in 1..4 {
@@ -273,16 +316,22 @@ fn look_ahead_can_be_turned_off() {
 fn clusters_that_share_a_state_directory_never_confirm_each_others_files() {
     let site = Site::new();
     three_ahead(&site);
-    let other_name = |walden: Walden| walden.env("WALDEN_CLUSTER", "other");
-    // The same name, the same data directory, another server.
+    // The same name, the same data directory, another server; a history file does not tell whose
+    // it is.
+    site.file("00000002.history", b"1\t0/A1000000\tno recovery target specified\n");
+    site.ready("00000002.history");
+    push(&site, &name(1)).run().succeeds();
     site.become_cluster(42);
-    push(&site, &name(2)).run().exits(12).complains_in_one_line();
+    push(&site, "00000002.history").run().succeeds();
+    let theirs = site.repository_directory().join("main/42/history/00000002.history.zst");
+    assert!(theirs.exists() && site.object("00000002.history").exists());
     site.become_cluster(SYSTEM_IDENTIFIER);
     // Another name for the very same server.
     let walden = Walden::new().as_server_user().current_dir(site.pgdata()).patiently();
     let walden = walden.env("WALDEN_STATE_DIR", site.scratch().join("state"));
     let walden = walden.repository(site.repository_directory());
-    other_name(walden).args(["push", &format!("pg_wal/{}", name(3))]).run().succeeds();
+    let walden = walden.env("WALDEN_CLUSTER", "other");
+    walden.args(["push", &format!("pg_wal/{}", name(3))]).run().succeeds();
     let home = site.repository_directory().join(format!("other/{SYSTEM_IDENTIFIER}"));
     assert!(files_below(&home).iter().any(|file| file.ends_with(format!("{}.zst", name(3)))));
 }

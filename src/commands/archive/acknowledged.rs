@@ -143,3 +143,98 @@ impl fmt::Display for Identity {
         writeln!(f, "changed {}.{:09}", changed.0, changed.1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use crate::commands::archive::acknowledged::{Acknowledged, Identity};
+    use crate::host::state::StateDirectory;
+    use crate::postgres::WalFileName;
+
+    fn acknowledged(scratch: &Path, identity: &str, repositories: &[&str]) -> Acknowledged {
+        let state = StateDirectory::open(Some(&scratch.join("state")), None, identity);
+        let repositories = repositories.iter().map(|&one| one.to_owned()).collect();
+        Acknowledged { state, repositories }
+    }
+
+    fn name() -> WalFileName {
+        WalFileName::parse("000000010000000A000000FF").unwrap()
+    }
+
+    /// A file with a record of it.
+    fn recorded(scratch: &Path) -> (Acknowledged, PathBuf) {
+        let path = scratch.join("file");
+        fs::write(&path, "content").unwrap();
+        let acknowledged = acknowledged(scratch, "7 /data", &["s3://a", "/b"]);
+        let identity = Identity::of(&path).unwrap();
+        acknowledged.record(&name(), &path, identity, crc32fast::hash(b"content"));
+        (acknowledged, path)
+    }
+
+    #[test]
+    fn a_file_is_confirmed_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (acknowledged, path) = recorded(scratch.path());
+        assert!(acknowledged.knows(&name(), &path));
+        assert!(acknowledged.confirms(&name(), &path));
+        assert!(!acknowledged.confirms(&name(), &path));
+        assert!(!acknowledged.knows(&name(), &path));
+    }
+
+    #[test]
+    fn whatever_differs_confirms_nothing_and_ends_the_record() {
+        let other = WalFileName::parse("000000010000000A000000FE").unwrap();
+        type Change = fn(&Path);
+        let changes: [Change; 4] = [
+            |path| fs::write(path, "CONTENT").unwrap(),
+            |path| fs::write(path, "content").unwrap(),
+            |path| {
+                fs::copy(path, path.with_extension("new")).unwrap();
+                fs::remove_file(path).unwrap();
+                fs::hard_link(path.with_extension("new"), path).unwrap();
+            },
+            |path| fs::remove_file(path).unwrap(),
+        ];
+        for change in changes {
+            let scratch = tempfile::tempdir().unwrap();
+            let (acknowledged, path) = recorded(scratch.path());
+            assert!(!acknowledged.confirms(&other, &path));
+            // Past the grain of the file system's clock.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(&path);
+            assert!(!acknowledged.confirms(&name(), &path));
+            assert!(
+                acknowledged.state.noted("pushed-000000010000000A000000FF", super::LASTS).is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn another_cluster_and_other_repositories_know_nothing_of_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (_, path) = recorded(scratch.path());
+        for (identity, repositories) in [
+            ("8 /data", &["s3://a", "/b"][..]),
+            ("7 /data", &["s3://a"]),
+            ("7 /data", &["s3://a", "/b", "/c"]),
+            ("7 /data", &["/b", "s3://a"]),
+        ] {
+            let other = acknowledged(scratch.path(), identity, repositories);
+            assert!(!other.knows(&name(), &path), "{identity} {repositories:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_file_that_changed_meanwhile_nothing_is_recorded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let before = Identity::of(&path).unwrap();
+        fs::write(&path, "contents").unwrap();
+        let acknowledged = acknowledged(scratch.path(), "7 /data", &["/b"]);
+        acknowledged.record(&name(), &path, before, crc32fast::hash(b"contents"));
+        assert!(!acknowledged.knows(&name(), &path));
+    }
+}

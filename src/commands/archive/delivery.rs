@@ -53,7 +53,6 @@ impl Delivery {
     }
 
     fn home(&self, number: usize, origin: &Origin) -> Result<Home> {
-        let mut home = self.homes[number].lock().unwrap_or_else(PoisonError::into_inner);
         let place = Place {
             app: &self.app,
             repository: &self.app.settings.repositories[number],
@@ -61,10 +60,12 @@ impl Delivery {
             origin,
             deadline: self.deadline,
         };
-        if let Some(home) = &*home {
-            return place.still_ours(home.clone());
+        let mut known = self.homes[number].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = known.clone() {
+            drop(known);
+            return place.still_ours(home);
         }
-        Ok(home.insert(place.claimed_home()?).clone())
+        Ok(known.insert(place.claimed_home()?).clone())
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::commands::archive::delivery::Delivery;
 use crate::commands::archive::pace::Pace;
 use crate::error::{Error, ErrorKind};
 use crate::host;
+use crate::host::atomic_file;
 use crate::host::clock::Deadline;
 use crate::postgres::{WalFileName, archive_status};
 
@@ -24,6 +25,7 @@ use crate::postgres::{WalFileName, archive_status};
 const HELD_BYTES_MAX: u64 = 64 << 20;
 /// So many failures of the store in a row, and nothing is begun any more.
 const FAILURES_MAX: u32 = 3;
+const PATIENCE_WITH_DISK: Duration = Duration::from_millis(200);
 /// How often a wait looks at the clock.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -90,8 +92,25 @@ impl LookAhead {
             state = self.work.wait(state, until.remaining());
         }
         state.is_called_off = true;
+        let is_busy = state.is_busy();
         drop(state);
         self.work.changed.notify_all();
+        if is_busy {
+            leave_nothing_behind();
+        }
+    }
+}
+
+/// What is under way in a directory is not waited for, and would leave its temporary files there.
+fn leave_nothing_behind() {
+    let (done, is_done) = mpsc::channel::<()>();
+    let remove = move || {
+        atomic_file::abandon_unpublished();
+        drop(done);
+    };
+    // The disk may hang, and the process ends all the same.
+    if thread::Builder::new().spawn(remove).is_ok() {
+        let _ = is_done.recv_timeout(PATIENCE_WITH_DISK);
     }
 }
 
@@ -365,5 +384,44 @@ impl Drop for Seat {
         }
         drop(state);
         self.work.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::commands::archive::look_ahead::{FAILURES_MAX, State};
+    use crate::host::clock::Deadline;
+
+    fn own_done(took: Duration) -> State {
+        let until = Deadline::after(Duration::from_secs(3600));
+        let mut state = State { own_done: Some(until), ..State::default() };
+        state.pace.learn(took, 1);
+        state
+    }
+
+    #[test]
+    fn nothing_is_sent_before_our_own_file_is_done() {
+        assert!(!State::default().may_send(16));
+        assert!(!State::default().is_over());
+        assert!(own_done(Duration::from_millis(50)).may_send(16));
+    }
+
+    #[test]
+    fn never_more_are_on_their_way_than_allowed_or_will_arrive() {
+        let sending = |took, sending| State { sending, ..own_done(took) }.may_send(16);
+        assert!(sending(Duration::from_millis(50), 15));
+        assert!(!sending(Duration::from_millis(50), 16));
+        assert!(sending(Duration::from_secs(1000), 2));
+        assert!(!sending(Duration::from_secs(1000), 3));
+        assert!(own_done(Duration::from_secs(4000)).is_over());
+    }
+
+    #[test]
+    fn a_store_that_fails_again_and_again_is_left_alone() {
+        let after = |failures| State { failures, ..own_done(Duration::from_millis(50)) }.is_over();
+        assert!(!after(FAILURES_MAX - 1));
+        assert!(after(FAILURES_MAX));
     }
 }
