@@ -10,6 +10,16 @@ pub mod state;
 pub mod termination;
 pub mod watchdog;
 
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::thread;
+
+/// How many threads can run at once; asked of the system once.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get))
+}
+
 /// The name of this host, as `uname -n` gives it.
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -2,6 +2,10 @@
 
 pub mod push;
 pub mod fetch;
+mod delivery;
+mod look_ahead;
+mod pace;
+mod acknowledged;
 mod source;
 mod frames;
 mod place;
@@ -15,6 +19,11 @@ use crate::host::state::StateDirectory;
 use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
+
+/// Bytes read at a time from a file that is only looked at: large enough to be quick, small enough
+/// to stay in the cache. A buffer for a whole segment would cost more in page faults than the
+/// reading.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// The cluster that a command was called for.
 #[derive(Debug)]
