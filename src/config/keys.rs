@@ -214,6 +214,14 @@ pub const KEYS: &[Key] = &[
         meaning: "How long `fetch` retries before it ends undecided (exit 200, or 3 on a standby).",
     },
     Key {
+        path: "fetch.prefetch_bytes_max",
+        kind: Kind::Size { min: 0, max: 1 << 40 },
+        default: Some("256MiB"),
+        example: "1GiB",
+        meaning: "How much WAL `fetch` may hold ready in `state_dir` ahead of a recovery or a \
+                  standby, uncompressed; `0B` turns that off. It leaves as much free on the disk.",
+    },
+    Key {
         path: "backup.checkpoint",
         kind: Kind::Choice(&["fast", "spread"]),
         default: Some("fast"),

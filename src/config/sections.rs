@@ -22,6 +22,8 @@ pub struct PushSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchSettings {
     pub retry_for: Duration,
+    /// 0: nothing is fetched ahead.
+    pub prefetch_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,15 @@ pub(super) fn s3(merged: &Merged) -> Result<s3::Options> {
         return Err(merged.refuse("s3.kms_key_id", Unfit { wrong, write }));
     }
     Ok(options)
+}
+
+impl FetchSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(FetchSettings {
+            retry_for: merged.span("fetch.retry_for")?,
+            prefetch_bytes_max: merged.size("fetch.prefetch_bytes_max")?.unwrap_or_default(),
+        })
+    }
 }
 
 impl BackupSettings {

@@ -81,6 +81,12 @@ impl PendingFile {
         Ok(())
     }
 
+    /// As `hand_over`, under a name beside the destination that is known only now.
+    pub fn hand_over_as(mut self, name: &str) -> io::Result<()> {
+        self.destination.set_file_name(name);
+        self.hand_over()
+    }
+
     fn sync_file(&self) -> io::Result<()> {
         self.file.sync_all()?;
         took(Step::SyncFile, &[&self.temporary]);
@@ -131,6 +137,12 @@ impl Drop for PendingFile {
             let _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Moves a file that is whole already, in the place of what may be there, without a wait for the
+/// disk.
+pub fn move_over(file: &Path, destination: &Path) -> io::Result<()> {
+    fs::rename(file, destination)
 }
 
 /// Whether a file of this name is one that was never published.

@@ -30,6 +30,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// Fetching ahead of a recovery.
+mod prefetch;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 

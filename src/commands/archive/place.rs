@@ -32,7 +32,7 @@ impl Place<'_> {
     pub fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
         let state = self.caller.state(self.app, self.origin.system_identifier);
-        let place = self.place();
+        let place = name_of(self.app, self.repository);
         let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
         if state.remembers(&overwrites) {
             return self.home(ConditionalPut::No);
@@ -76,23 +76,24 @@ impl Place<'_> {
         )))
     }
 
-    /// Two stores may have a bucket of the same name.
-    fn place(&self) -> String {
-        let by_variable = || {
-            let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-            names.into_iter().find_map(|name| std::env::var(name).ok())
-        };
-        let url = &self.repository.url;
-        match self.app.settings.s3.endpoint.clone().or_else(by_variable) {
-            Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
-            _ => url.clone(),
-        }
-    }
 
     fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
         let retries = Retries::Until(self.deadline);
         let repository = self.app.open(self.repository, retries, conditional_put)?;
         Ok(repository.home(self.origin.system_identifier))
+    }
+}
+
+/// What tells this place from every other: two stores may have a bucket of the same name.
+pub fn name_of(app: &App, repository: &RepositorySettings) -> String {
+    let by_variable = || {
+        let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+        names.into_iter().find_map(|name| std::env::var(name).ok())
+    };
+    let url = &repository.url;
+    match app.settings.s3.endpoint.clone().or_else(by_variable) {
+        Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
+        _ => url.clone(),
     }
 }
 
