@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::within;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER, files_below};
-use crate::harness::{Bucket, Fault, Site, prefetcher};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Site, prefetcher};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -204,9 +204,10 @@ fn of_many_at_once_one_stays() {
     for call in running {
         call.wait().succeeds();
     }
-    prefetcher::the_one_in(&site.pgdata());
+    let first = prefetcher::the_one_in(&site.pgdata());
     let second = site.walden().args(["prefetch", &name(1)]);
     second.timeout(Duration::from_secs(20)).run().succeeds().is_silent();
+    assert_eq!(prefetcher::the_one_in(&site.pgdata()), first);
 }
 
 #[test]
@@ -323,9 +324,11 @@ fn a_store_that_fails_it_and_heals_serves_it_again() {
     end_prefetcher(&site);
     fs::remove_dir_all(spool(&site)).unwrap();
 
+    bucket.proxy.forget_requests();
     bucket.proxy.fault(Some("GET"), &name(4), Fault::status(500));
     comes_right(&site, 2);
-    wait_for_spool(&site, 1);
+    let asked = || bucket.proxy.requests().iter().filter(|seen| seen.path.contains(&name(4))).count();
+    assert!(within(PATIENCE, || asked() > 3), "it has asked for 4 more than once");
     comes_right(&site, 3);
     site.fetch(&name(4)).env("WALDEN_FETCH_RETRY_FOR", "1s").run().exits(200);
     bucket.proxy.heal();
@@ -379,4 +382,66 @@ fn the_newest_timeline_that_may_hold_a_segment_is_fetched_first() {
     assert_eq!(site.fetched(), Some(at(4)));
     site.fetch(&of_two(6)).run().exits(1);
     comes_right(&site, 6);
+}
+
+/// A server that archived `count` segments with a row each, and a copy of before.
+fn archived(bucket: &Bucket, count: usize) -> (Cluster, Cluster) {
+    let builder = Cluster::builder(ANY_MAJOR).archive_to(bucket.url(), "main");
+    let environment = bucket.environment().into_iter();
+    let primary = environment.fold(builder, |all, (name, value)| all.env(name, value)).start();
+    primary.sql("CREATE TABLE t (n int)");
+    primary.archive_everything();
+    let copy = Cluster::copy_of(&primary);
+    for n in 1..=count {
+        primary.sql(&format!("INSERT INTO t VALUES ({n})"));
+        primary.write_wal(1);
+    }
+    primary.wait_archived();
+    (primary, copy)
+}
+
+const ROWS: &str = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t";
+
+#[test]
+fn a_server_recovers_all_rows_from_a_slow_bucket() {
+    let bucket = Bucket::start();
+    let (primary, mut copy) = archived(&bucket, 40);
+    copy.signal("recovery.signal");
+    bucket.proxy.forget_requests();
+    bucket.proxy.fault(None, "", Fault::Delay(Duration::from_millis(20)));
+    copy.start_again();
+    copy.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(copy.value(ROWS), primary.value(ROWS));
+    assert_eq!(copy.value(ROWS), "40 820");
+    prefetcher::wait_until_gone(copy.pgdata());
+    let requests = bucket.proxy.requests();
+    let found = bucket.objects();
+    for segment in found.iter().filter(|key| key.contains("/wal/") && !key.contains(".backup")) {
+        let of_it = requests.iter().filter(|seen| seen.path.contains(segment.as_str()));
+        // PostgreSQL itself asks for the last ones again.
+        assert!(of_it.count() <= 3, "{segment}: {requests:#?}");
+    }
+}
+
+#[test]
+fn a_standby_catches_up_follows_and_leaves_nothing_when_it_stops() {
+    let bucket = Bucket::start();
+    let (primary, mut standby) = archived(&bucket, 20);
+    bucket.proxy.fault(None, "", Fault::Delay(Duration::from_millis(20)));
+    standby.signal("standby.signal");
+    standby.start_again();
+    standby.wait_until("(SELECT count(*) FROM t) = 20");
+    for n in 21..=24 {
+        primary.sql(&format!("INSERT INTO t VALUES ({n})"));
+        primary.archive_everything();
+        standby.wait_until(&format!("(SELECT max(n) FROM t) = {n}"));
+    }
+    prefetcher::the_one_in(standby.pgdata());
+    let pgdata = standby.pgdata().to_owned();
+    standby.stop();
+    prefetcher::wait_until_gone(&pgdata);
+    standby.start_again();
+    standby.wait_until("(SELECT count(*) FROM t) = 24");
+    standby.promote();
+    prefetcher::wait_until_gone(&pgdata);
 }

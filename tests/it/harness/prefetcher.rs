@@ -18,12 +18,15 @@ pub fn all_in(directory: &Path) -> Vec<Pid> {
     pids.filter(|pid| is_prefetcher(*pid) && stands_in(*pid, directory)).collect()
 }
 
-/// Exactly one, as soon as it is there.
+/// The one that stays, as soon as it is alone.
 #[track_caller]
 pub fn the_one_in(directory: &Path) -> Pid {
-    assert!(within(PATIENCE, || !all_in(directory).is_empty()), "no prefetcher came");
-    let found = all_in(directory);
-    assert_eq!(found.len(), 1, "{found:?}");
+    let mut found = Vec::new();
+    let is_alone = within(PATIENCE, || {
+        found = all_in(directory);
+        found.len() == 1
+    });
+    assert!(is_alone, "{found:?}");
     found[0]
 }
 
