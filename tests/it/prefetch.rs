@@ -121,7 +121,9 @@ fn what_lies_wrong_in_the_spool_is_never_served() {
             bytes[70_000] ^= 1;
             fs::write(file, bytes).unwrap();
         }),
-        ("truncated", |file| fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap()),
+        ("truncated", |file| {
+            fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap()
+        }),
         ("empty", |file| fs::write(file, "").unwrap()),
         ("zeros", |file| fs::write(file, vec![0; site::SEGMENT_BYTES]).unwrap()),
         ("another segment", |file| {
@@ -199,7 +201,8 @@ fn it_ends_when_told_to_and_the_next_fetch_starts_another() {
 #[test]
 fn of_many_at_once_one_stays() {
     let site = recovering(8);
-    let to = |number: u8| site.walden().args(["fetch", &name(number), &format!("pg_wal/f{number}")]);
+    let to =
+        |number: u8| site.walden().args(["fetch", &name(number), &format!("pg_wal/f{number}")]);
     let running: Vec<_> = (1..=4).map(|number| to(number).patiently().spawn()).collect();
     for call in running {
         call.wait().succeeds();
@@ -287,7 +290,9 @@ fn there_is_none_outside_recovery_and_none_where_it_is_turned_off() {
     site.fetch("00000002.history").run().succeeds();
     std::thread::sleep(Duration::from_millis(300));
     assert!(prefetcher::all_in(&site.pgdata()).is_empty());
-    assert!(!files_below(&site.scratch().join("state")).iter().any(|file| file.ends_with("wanted")));
+    assert!(
+        !files_below(&site.scratch().join("state")).iter().any(|file| file.ends_with("wanted"))
+    );
 }
 
 #[test]
@@ -327,7 +332,8 @@ fn a_store_that_fails_it_and_heals_serves_it_again() {
     bucket.proxy.forget_requests();
     bucket.proxy.fault(Some("GET"), &name(4), Fault::status(500));
     comes_right(&site, 2);
-    let asked = || bucket.proxy.requests().iter().filter(|seen| seen.path.contains(&name(4))).count();
+    let asked =
+        || bucket.proxy.requests().iter().filter(|seen| seen.path.contains(&name(4))).count();
     assert!(within(PATIENCE, || asked() > 3), "it has asked for 4 more than once");
     comes_right(&site, 3);
     site.fetch(&name(4)).env("WALDEN_FETCH_RETRY_FOR", "1s").run().exits(200);

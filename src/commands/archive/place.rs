@@ -76,7 +76,6 @@ impl Place<'_> {
         )))
     }
 
-
     fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
         let retries = Retries::Until(self.deadline);
         let repository = self.app.open(self.repository, retries, conditional_put)?;

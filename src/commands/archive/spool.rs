@@ -58,7 +58,12 @@ impl Spool {
         // Another repository may hold another segment of the same name.
         let places = app.settings.repositories.iter().map(|one| place::name_of(app, one));
         let whose = format!("spool of {}", places.collect::<Vec<_>>().join(" and "));
-        state.room(&whose).map(|folder| Spool { folder, is_closed: Mutex::new(false) })
+        state.room(&whose).map(Spool::in_folder)
+    }
+
+    /// In a folder that is there, and private.
+    pub(super) fn in_folder(folder: PathBuf) -> Spool {
+        Spool { folder, is_closed: Mutex::new(false) }
     }
 
     // What fetch does.
@@ -233,5 +238,99 @@ fn remove(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(place = %path.display(), %error, "cannot remove");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Spool, Wanted};
+    use crate::error::ErrorKind;
+    use crate::postgres::{SegmentName, WalFileName};
+
+    const NAME: &str = "0000000100000000000000A1";
+
+    fn segment() -> SegmentName {
+        SegmentName::parse(NAME).unwrap()
+    }
+
+    fn spool(folder: &Path) -> Spool {
+        Spool::in_folder(folder.to_owned())
+    }
+
+    fn keep(spool: &Spool, bytes: &[u8]) {
+        let mut pending = spool.pending().unwrap();
+        pending.write(bytes).unwrap();
+        let name = WalFileName::Segment(segment());
+        spool.keep(pending, &name, crc32fast::hash(bytes)).unwrap();
+    }
+
+    #[test]
+    fn what_was_put_there_is_read_back_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        assert_eq!(spool.find(&segment()), None);
+        keep(&spool, b"content");
+        let spooled = spool.find(&segment()).unwrap();
+        let mut read = Vec::new();
+        let mut sink = |piece: &[u8]| {
+            read.extend_from_slice(piece);
+            Ok(())
+        };
+        spooled.read(&mut sink).unwrap();
+        assert_eq!(read, b"content");
+        for damaged in [&b"contenT"[..], b"", b"content\0"] {
+            fs::write(&spooled.path, damaged).unwrap();
+            let refused = spooled.read(&mut |_| Ok(())).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Corrupt, "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_told_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        assert_eq!(spool.wanted(), None);
+        for is_served in [false, true] {
+            let wanted = Wanted { segment: segment(), is_served };
+            spool.tell_wanted(wanted).unwrap();
+            assert_eq!(spool.wanted(), Some(wanted));
+        }
+        for cut in ["", NAME, "0000000100000000000000A1 asked", "x asked\n"] {
+            fs::write(folder.path().join("wanted"), cut).unwrap();
+            assert_eq!(spool.wanted(), None, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn only_whole_segments_are_listed_and_the_rest_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let coming = spool.announce(&segment()).unwrap();
+        assert!(spool.is_coming(&segment()));
+        keep(&spool, b"content");
+        for name in [".segment-1-a.tmp", "lock", &format!("{NAME}.12"), "x.12345678"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(spool.segments().len(), 1);
+        spool.sweep();
+        assert!(!spool.is_coming(&segment()) && !folder.path().join(".segment-1-a.tmp").exists());
+        assert_eq!(spool.segments().len(), 1);
+        drop(coming);
+    }
+
+    #[test]
+    fn once_closed_nothing_gets_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        let late = spool.pending().unwrap();
+        let _coming = spool.announce(&segment()).unwrap();
+        keep(&spool, b"content");
+        spool.close();
+        assert!(spool.announce(&segment()).is_err() && spool.pending().is_err());
+        assert!(spool.keep(late, &WalFileName::Segment(segment()), 0).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

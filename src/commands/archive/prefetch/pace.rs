@@ -89,3 +89,49 @@ impl Pace {
         self.pause = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::{MISS_LASTS, Pace};
+    use crate::commands::archive::prefetch::plan::samples::{plan, wanted};
+
+    #[test]
+    fn it_begins_with_one_widens_while_they_are_there_and_begins_again() {
+        let mut pace = Pace::new(6);
+        let widths = (0..5).map(|_| {
+            let width = (0..).find(|in_flight| !pace.allows(*in_flight)).unwrap();
+            pace.found();
+            width
+        });
+        assert_eq!(widths.collect::<Vec<_>>(), [1, 2, 4, 6, 6]);
+        pace.missed(9, wanted(1, 3, true));
+        assert!(pace.allows(0) && !pace.allows(1));
+    }
+
+    #[test]
+    fn what_was_missed_is_asked_for_again_only_when_postgresql_has_moved_on() {
+        let mut pace = Pace::new(8);
+        let end = |pace: &mut Pace, wanted| pace.end(&plan(wanted, &[]));
+        pace.missed(9, wanted(1, 3, true));
+        pace.missed(8, wanted(1, 3, true));
+        pace.missed(11, wanted(1, 3, true));
+        assert_eq!(end(&mut pace, wanted(1, 4, false)), 8, "not at once");
+        thread::sleep(MISS_LASTS);
+        assert_eq!(end(&mut pace, wanted(1, 3, true)), 8, "it has not moved");
+        assert_eq!(end(&mut pace, wanted(1, 8, false)), 8, "it waits for that itself");
+        assert_eq!(end(&mut pace, wanted(1, 8, true)), u64::MAX, "there may be more");
+    }
+
+    #[test]
+    fn after_a_failure_there_is_a_pause_until_something_is_found() {
+        let mut pace = Pace::new(8);
+        pace.found();
+        let long = std::time::Duration::from_secs(30);
+        pace.failed(Some(long));
+        assert!(!pace.allows(0) && !pace.is_hopeless());
+        pace.found();
+        assert!(pace.allows(1));
+    }
+}

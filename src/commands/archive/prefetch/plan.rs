@@ -80,3 +80,83 @@ pub fn histories(pg_wal: &Path) -> Vec<HistoryFile> {
     };
     entries.filter_map(read).collect()
 }
+
+#[cfg(test)]
+pub mod samples {
+    use super::Plan;
+    use crate::commands::archive::spool::Wanted;
+    use crate::postgres::history_file::HistoryFile;
+    use crate::postgres::{SegmentName, TimelineId};
+
+    pub const MIB: u32 = 1 << 20;
+
+    pub fn name(timeline: u32, number: u32) -> SegmentName {
+        SegmentName::parse(&format!("{timeline:08X}00000000{number:08X}")).unwrap()
+    }
+
+    pub fn wanted(timeline: u32, number: u32, is_served: bool) -> Wanted {
+        Wanted { segment: name(timeline, number), is_served }
+    }
+
+    /// With segments of 1 MiB.
+    pub fn plan(wanted: Wanted, histories: &[(u32, &str)]) -> Plan {
+        let histories: Vec<_> = histories
+            .iter()
+            .map(|(id, text)| HistoryFile::parse(TimelineId::new(*id).unwrap(), text).unwrap())
+            .collect();
+        Plan::new(wanted, MIB, &histories)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::samples::{name, plan, wanted};
+
+    #[test]
+    fn without_a_history_it_is_the_timeline_that_was_asked_for() {
+        let plan = plan(wanted(1, 7, false), &[]);
+        assert_eq!(plan.candidates(8), [name(1, 8)]);
+        assert_eq!(plan.candidates(4096), [super::SegmentName { log: 1, ..name(1, 0) }]);
+    }
+
+    #[test]
+    fn the_newest_timeline_begun_by_then_comes_first() {
+        // 2 branched off within segment 5, 4 within 9; 3 is no child of 2.
+        let histories = [(2, "1 0/500100"), (3, "1 0/300000"), (4, "1 0/500100\n2 0/900000")];
+        let followed = plan(wanted(2, 3, false), &histories);
+        assert_eq!(followed.candidates(4), [name(1, 4)]);
+        assert_eq!(followed.candidates(5), [name(2, 5), name(1, 5)]);
+        assert_eq!(followed.candidates(9), [name(4, 9), name(2, 9), name(1, 9)]);
+        let sibling = plan(wanted(3, 3, false), &histories);
+        assert_eq!(sibling.candidates(9), [name(3, 9), name(1, 9)]);
+        let unknown = plan(wanted(7, 3, false), &histories);
+        assert_eq!(unknown.candidates(9), [name(7, 9)]);
+    }
+
+    #[test]
+    fn what_is_behind_too_far_ahead_or_of_another_branch_is_of_no_use() {
+        let histories = [(2, "1 0/500100"), (3, "1 0/300000")];
+        let plan = |is_served| plan(wanted(2, 6, is_served), &histories);
+        let has_use = |timeline, number| plan(false).has_use_for(&name(timeline, number), 3);
+        assert!(has_use(2, 6) && has_use(2, 9) && has_use(1, 7));
+        assert!(!has_use(2, 5) && !has_use(2, 10) && !has_use(3, 7));
+        assert!(!plan(true).has_use_for(&name(2, 6), 3), "served already");
+    }
+
+    #[test]
+    fn histories_that_cannot_be_read_do_not_count() {
+        let pg_wal = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("00000002.history", "1 0/500100"),
+            ("00000003.history", "nonsense"),
+            ("00000004.history.tmp", "1 0/500100"),
+            ("RECOVERYHISTORY", "1 0/500100"),
+        ] {
+            fs::write(pg_wal.path().join(file), text).unwrap();
+        }
+        let found = super::histories(pg_wal.path());
+        assert_eq!(found.iter().map(|file| file.timeline.get()).collect::<Vec<_>>(), [2]);
+    }
+}

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::commands::archive::Caller;
 use crate::commands::archive::fetch::first_that_has_it;
+use crate::commands::archive::prefetch::Window;
 use crate::commands::archive::prefetch::pace::Pace;
 use crate::commands::archive::prefetch::plan::{self, Plan};
 use crate::commands::archive::prefetch::vitals::Vitals;
-use crate::commands::archive::prefetch::Window;
 use crate::commands::archive::spool::{Spool, Wanted};
 use crate::commands::archive::target::Target;
 use crate::commands::{App, Retries};
