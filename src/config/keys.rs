@@ -104,9 +104,9 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         example: "/var/cache/walden",
-        meaning: "Where small facts are remembered from call to call; losing them costs time, \
-                  never data. Unset: `/var/lib/walden` if it can be written, else a private \
-                  directory under the temporary one.",
+        meaning: "Where small facts, and segments fetched ahead, are kept from call to call; \
+                  losing them costs time, never data. Unset: `/var/lib/walden` if it can be \
+                  written, else a private directory under the temporary one.",
     },
     Key {
         path: "repository.url",

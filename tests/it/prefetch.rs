@@ -1,4 +1,4 @@
-//! Fetching ahead: what it saves, that nothing wrong comes of it, and that it leaves nothing behind.
+//! Fetching ahead: what it saves, that nothing wrong comes of it, and that nothing stays behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
