@@ -1,13 +1,17 @@
-//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images.
+//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images; `prefetch`
+//! fetches ahead.
 
 pub mod push;
 pub mod fetch;
+pub mod prefetch;
 mod delivery;
 mod look_ahead;
 mod pace;
 mod acknowledged;
 mod source;
 mod frames;
+mod target;
+mod spool;
 mod place;
 
 use std::path::Path;
@@ -26,7 +30,7 @@ use crate::postgres::{SystemIdentifier, WalFileName};
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The cluster that a command was called for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Caller {
     /// `None` outside of a data directory: a segment says itself where it belongs, other files do
     /// not.
@@ -43,6 +47,11 @@ impl Caller {
         };
         let control_file = Some(ControlFile::read(&pgdata)?);
         Ok(Caller { control_file, place: pgdata.display().to_string() })
+    }
+
+    /// `None` outside of one.
+    fn data_directory(&self) -> Option<&Path> {
+        self.control_file.map(|_| Path::new(&self.place))
     }
 
     fn system_identifier(&self) -> Result<SystemIdentifier> {
