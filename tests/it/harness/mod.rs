@@ -12,6 +12,8 @@ pub mod moto;
 pub mod garage;
 /// Who writes, for as long as a test wants.
 pub mod load;
+/// What was called and what it left running.
+pub mod prefetcher;
 pub mod processes;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
