@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod data_directory;
 pub mod privileges;
+pub mod spill;
 pub mod state;
 pub mod termination;
 pub mod watchdog;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::host::atomic_file::{self, PendingFile};
 
 /// Where state is kept when nobody says otherwise and it can be written.
-const DEFAULT: &str = "/var/lib/walden";
+pub(super) const DEFAULT: &str = "/var/lib/walden";
 
 /// The memory of one data directory, or of one cluster seen from elsewhere. Where none can be kept
 /// it forgets at once: never an error.
@@ -162,7 +162,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 /// The parent is asked, because the directory itself need not exist yet.
-fn lies_inside(path: &Path, data_directory: &Path) -> bool {
+pub(super) fn lies_inside(path: &Path, data_directory: &Path) -> bool {
     let Ok(data_directory) = data_directory.canonicalize() else { return false };
     let is_inside =
         |path: &Path| path.canonicalize().is_ok_and(|real| real.starts_with(&data_directory));

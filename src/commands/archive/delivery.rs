@@ -32,8 +32,11 @@ impl Delivery {
         Delivery { app, caller, deadline, state: OnceLock::new(), homes }
     }
 
-    pub fn seal(&self, path: &Path, name: &WalFileName) -> Result<Sealed> {
-        Source { path, name: *name, caller: &self.caller }.seal(self.app.settings.compression)
+    /// Reads, checks and compresses a file, by so many threads at most.
+    pub fn seal(&self, path: &Path, name: &WalFileName, threads: usize) -> Result<Sealed> {
+        let state_dir = self.app.settings.state_dir.as_deref();
+        let source = Source { path, name: *name, caller: &self.caller, state_dir };
+        source.seal(self.app.settings.compression, threads)
     }
 
     /// Returns when every repository has confirmed the file, or all have been tried.

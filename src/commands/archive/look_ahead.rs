@@ -274,11 +274,11 @@ impl Work {
     /// One file, from pg_wal into every repository.
     fn push(&self, found: &Found, mut seat: Seat) {
         let Found { name, path, identity } = found;
-        let sealed = match self.delivery.seal(path, name) {
+        let sealed = match self.delivery.seal(path, name, 1) {
             Ok(sealed) => sealed,
             Err(error) => return tell(name, &error),
         };
-        seat.sealed(sealed.body.bytes.len() as u64);
+        seat.sealed(sealed.body.size());
         if !seat.wait_to_send() {
             return;
         }

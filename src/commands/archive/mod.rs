@@ -7,6 +7,7 @@ mod look_ahead;
 mod pace;
 mod acknowledged;
 mod source;
+mod frames;
 mod place;
 
 use std::path::Path;
@@ -18,10 +19,6 @@ use crate::host::state::StateDirectory;
 use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
-
-/// Bytes read or written at a time: large enough to be quick, small enough to stay in the cache. A
-/// buffer for a whole segment would cost more in page faults than the reading.
-const PIECE_BYTES: usize = 256 << 10;
 
 /// The cluster that a command was called for.
 #[derive(Debug)]

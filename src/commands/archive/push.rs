@@ -11,6 +11,7 @@ use crate::commands::App;
 use crate::commands::archive::Caller;
 use crate::commands::archive::acknowledged::Acknowledged;
 use crate::commands::archive::delivery::Delivery;
+use crate::commands::archive::frames;
 use crate::commands::archive::look_ahead::LookAhead;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
@@ -47,7 +48,7 @@ fn push(
     name: &WalFileName,
     once_sealed: impl FnOnce(),
 ) -> Result<Duration> {
-    let sealed = delivery.seal(path, name).context(|| format!("push {name}"))?;
+    let sealed = delivery.seal(path, name, frames::threads()).context(|| format!("push {name}"))?;
     once_sealed();
     let began = Instant::now();
     delivery.store(name, &sealed).map(|()| began.elapsed())
