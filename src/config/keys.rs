@@ -104,9 +104,9 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         example: "/var/cache/walden",
-        meaning: "Where small facts are remembered from call to call; losing them costs time, \
-                  never data. Unset: `/var/lib/walden` if it can be written, else a private \
-                  directory under the temporary one.",
+        meaning: "Where small facts, and segments fetched ahead, are kept from call to call; \
+                  losing them costs time, never data. Unset: `/var/lib/walden` if it can be \
+                  written, else a private directory under the temporary one.",
     },
     Key {
         path: "repository.url",
@@ -227,6 +227,14 @@ pub const KEYS: &[Key] = &[
         default: Some("5min"),
         example: "30s",
         meaning: "How long `fetch` retries before it ends undecided (exit 200, or 3 on a standby).",
+    },
+    Key {
+        path: "fetch.prefetch_bytes_max",
+        kind: Kind::Size { min: 0, max: 1 << 40 },
+        default: Some("256MiB"),
+        example: "1GiB",
+        meaning: "How much WAL `fetch` may hold ready in `state_dir` ahead of a recovery or a \
+                  standby, uncompressed; `0B` turns that off. It leaves as much free on the disk.",
     },
     Key {
         path: "backup.checkpoint",

@@ -149,7 +149,7 @@ impl Settings {
             s3: sections::s3(merged)?,
             compression: level.map_or_else(Compression::default, |level| Compression { level }),
             push: PushSettings::interpret(merged)?,
-            fetch: FetchSettings { retry_for: merged.span("fetch.retry_for")? },
+            fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings { jobs: sections::jobs(merged, "restore.jobs")? },
             output,

@@ -26,6 +26,8 @@ pub struct PushSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchSettings {
     pub retry_for: Duration,
+    /// 0: nothing is fetched ahead.
+    pub prefetch_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,15 @@ impl PushSettings {
             deadline: positive(merged, "push.deadline")?,
             look_ahead: look_ahead.and_then(|files| usize::try_from(files).ok()),
             look_ahead_deadline: merged.span("push.look_ahead_deadline")?,
+        })
+    }
+}
+
+impl FetchSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(FetchSettings {
+            retry_for: merged.span("fetch.retry_for")?,
+            prefetch_bytes_max: merged.size("fetch.prefetch_bytes_max")?.unwrap_or_default(),
         })
     }
 }

@@ -87,6 +87,12 @@ impl PendingFile {
         Ok(())
     }
 
+    /// As `hand_over`, under a name beside the destination that is known only now.
+    pub fn hand_over_as(mut self, name: &str) -> io::Result<()> {
+        self.destination.set_file_name(name);
+        self.hand_over()
+    }
+
     fn sync_file(&self) -> io::Result<()> {
         self.file.sync_all()?;
         took(Step::SyncFile, &[&self.temporary]);
@@ -169,6 +175,12 @@ fn unpublished() -> MutexGuard<'static, Unpublished> {
     static UNPUBLISHED: Mutex<Unpublished> =
         Mutex::new(Unpublished { paths: BTreeSet::new(), is_abandoned: false });
     UNPUBLISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves a file that is whole already, in the place of what may be there, without a wait for the
+/// disk.
+pub fn move_over(file: &Path, destination: &Path) -> io::Result<()> {
+    fs::rename(file, destination)
 }
 
 /// Whether a file of this name is one that was never published.

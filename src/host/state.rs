@@ -113,6 +113,15 @@ impl StateDirectory {
         self.folder.as_deref()
     }
 
+    /// A private folder in it, for what is larger than a fact; `whose` keeps two apart.
+    pub fn room(&self, whose: &str) -> Option<PathBuf> {
+        let room = self.folder.as_ref()?.join(format!("room-{}", hash(whose)));
+        let made = private_directory(&room);
+        made.inspect_err(|error| tracing::warn!(place = %room.display(), %error, "no room"))
+            .ok()
+            .map(|()| room)
+    }
+
     fn path(&self, fact: &str) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(hash(fact)))
     }
@@ -267,6 +276,18 @@ mod tests {
         let folder = state.folder().unwrap();
         let file = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
         assert_eq!([mode(&base), mode(folder), mode(&file)], [0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn each_room_is_private_and_its_own() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        let [one, other] = ["s3://one", "s3://other"].map(|whose| state.room(whose).unwrap());
+        assert_ne!(one, other);
+        assert_eq!(state.room("s3://one"), Some(one.clone()));
+        assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(state.room("s3://one"), None);
     }
 
     #[test]

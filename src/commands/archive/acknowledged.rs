@@ -38,7 +38,7 @@ impl Acknowledged {
         state.folder()?;
         let app = &delivery.app;
         let repositories = app.settings.repositories.iter();
-        let repositories = repositories.map(|one| place::name(app, one)).collect();
+        let repositories = repositories.map(|one| place::name_of(app, one)).collect();
         Some(Acknowledged { state, repositories })
     }
 

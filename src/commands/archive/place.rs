@@ -31,7 +31,7 @@ impl Place<'_> {
     pub fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
         let state = self.state;
-        let place = name(self.app, self.repository);
+        let place = name_of(self.app, self.repository);
         let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
         if state.remembers(&overwrites) {
             return self.home(ConditionalPut::No);
@@ -84,8 +84,8 @@ impl Place<'_> {
     }
 }
 
-/// As it is remembered: two stores may have a bucket of the same name.
-pub fn name(app: &App, repository: &RepositorySettings) -> String {
+/// What tells this place from every other: two stores may have a bucket of the same name.
+pub fn name_of(app: &App, repository: &RepositorySettings) -> String {
     let by_variable = || {
         let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
         names.into_iter().find_map(|name| std::env::var(name).ok())
