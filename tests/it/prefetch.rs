@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::within;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER, files_below};
-use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Site, prefetcher};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Site, prefetcher, program};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -122,7 +122,7 @@ fn what_lies_wrong_in_the_spool_is_never_served() {
             fs::write(file, bytes).unwrap();
         }),
         ("truncated", |file| {
-            fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap()
+            fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap();
         }),
         ("empty", |file| fs::write(file, "").unwrap()),
         ("zeros", |file| fs::write(file, vec![0; site::SEGMENT_BYTES]).unwrap()),
@@ -273,6 +273,55 @@ fn without_the_state_directory_it_ends_and_fetch_works() {
         assert_eq!(site.fetched(), Some(site::segment(&name(number), number, SYSTEM_IDENTIFIER)));
     }
     assert!(prefetcher::all_in(&site.pgdata()).is_empty());
+}
+
+/// In a mount namespace of its own the state directory is another disk, of this size; `fetch 1` and
+/// `fetch 2` are run there, the second one without the repository if the spool has it.
+#[track_caller]
+fn with_the_state_on_a_disk_of(size: &str) -> (Site, String) {
+    let site = recovering(3);
+    let script = r#"
+        mount -t tmpfs -o size=$5,mode=700 tmpfs "$1" || exit 99
+        cd "$2" || exit 98
+        fetch() {
+            WALDEN_STATE_DIR="$1" "$3" --repository "file://$4" --cluster main fetch "$5" "$6"
+        }
+        fetch "$1" "$2" "$3" "$4" 000000010000000000000001 pg_wal/first || exit 97
+        for n in $(seq 100); do
+            ls "$1"/*/room-*/000000010000000000000002.???????? 2>/dev/null && break
+            sleep 0.02
+        done
+        ls "$1"/*/room-*/000000010000000000000002.???????? >/dev/null 2>&1 &&
+            mount -t tmpfs tmpfs "$4"
+        fetch "$1" "$2" "$3" "$4" 000000010000000000000002 pg_wal/RECOVERYXLOG"#;
+    let is_root = rustix::process::geteuid().is_root();
+    let output = std::process::Command::new("unshare")
+        .arg(if is_root { "-m" } else { "-rm" })
+        .args(["sh", "-c", script, "sh"])
+        .args([site.scratch().join("state"), site.pgdata()])
+        .args([program::binary(), &site.repository_directory()])
+        .arg(size)
+        .env("WALDEN_FETCH_PREFETCH_BYTES_MAX", "1MiB")
+        .env("WALDEN_FETCH_RETRY_FOR", "0s")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+    assert_eq!(site.fetched(), Some(site::segment(&name(2), 2, SYSTEM_IDENTIFIER)));
+    (site, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn from_another_disk_a_segment_is_copied() {
+    let (_site, seen) = with_the_state_on_a_disk_of("4m");
+    assert!(seen.contains(&name(2)), "it was served from the spool");
+}
+
+#[test]
+fn a_disk_that_would_be_filled_is_left_alone() {
+    let (site, seen) = with_the_state_on_a_disk_of("1500k");
+    assert_eq!(seen, "");
+    prefetcher::the_one_in(&site.pgdata());
 }
 
 #[test]
