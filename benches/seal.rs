@@ -1,8 +1,7 @@
 //! Sealing and opening, without files: bytes a second of the codec.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use walden::codec::pack::FRAME_BYTES;
-use walden::codec::{Compression, FrameSealer, Header, Kind, Origin, Sealer, open};
+use walden::codec::{Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, Sealer, open};
 use walden::postgres::SystemIdentifier;
 
 const SEGMENT_BYTES: usize = 16 << 20;
@@ -43,7 +42,7 @@ fn codec(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(content.len() as u64)).sample_size(20);
     group.bench_function("seal a segment", |bench| bench.iter(|| seal(&content)));
     group.bench_function("open a segment", |bench| {
-        bench.iter(|| open(&sealed, |_| Ok(())).expect("open"));
+        bench.iter(|| open(&sealed[..], |_| Ok(())).expect("open"));
     });
     group.bench_function("crc32 of a segment", |bench| bench.iter(|| crc32fast::hash(&content)));
     group.throughput(Throughput::Bytes(FRAME_BYTES as u64));

@@ -207,6 +207,21 @@ pub const KEYS: &[Key] = &[
                   its own, and a fast shutdown waits for it.",
     },
     Key {
+        path: "push.look_ahead",
+        kind: Kind::Number { min: 0, max: 256 },
+        default: None,
+        example: "4",
+        meaning: "How many further finished WAL files may be on their way while one is pushed; 0 \
+                  turns it off. Unset: 8 per processor, at most 32.",
+    },
+    Key {
+        path: "push.look_ahead_deadline",
+        kind: Kind::Span,
+        default: Some("2s"),
+        example: "5s",
+        meaning: "How long a `push` that is done with its own file may go on with further ones.",
+    },
+    Key {
         path: "fetch.retry_for",
         kind: Kind::Span,
         default: Some("5min"),

@@ -17,6 +17,10 @@ pub struct RepositorySettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushSettings {
     pub deadline: Duration,
+    /// How many files may be on their way beside the one asked for; `None`: by processors.
+    pub look_ahead: Option<usize>,
+    /// How long to go on with them once that one is done.
+    pub look_ahead_deadline: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +106,17 @@ pub(super) fn s3(merged: &Merged) -> Result<s3::Options> {
         return Err(merged.refuse("s3.kms_key_id", Unfit { wrong, write }));
     }
     Ok(options)
+}
+
+impl PushSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        let look_ahead = merged.number("push.look_ahead")?;
+        Ok(PushSettings {
+            deadline: positive(merged, "push.deadline")?,
+            look_ahead: look_ahead.and_then(|files| usize::try_from(files).ok()),
+            look_ahead_deadline: merged.span("push.look_ahead_deadline")?,
+        })
+    }
 }
 
 impl FetchSettings {

@@ -4,7 +4,12 @@
 pub mod push;
 pub mod fetch;
 pub mod prefetch;
+mod delivery;
+mod look_ahead;
+mod pace;
+mod acknowledged;
 mod source;
+mod frames;
 mod target;
 mod spool;
 mod place;
@@ -19,8 +24,9 @@ use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
 
-/// Bytes read or written at a time: large enough to be quick, small enough to stay in the cache. A
-/// buffer for a whole segment would cost more in page faults than the reading.
+/// Bytes read at a time from a file that is only looked at: large enough to be quick, small enough
+/// to stay in the cache. A buffer for a whole segment would cost more in page faults than the
+/// reading.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The cluster that a command was called for.

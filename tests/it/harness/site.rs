@@ -73,6 +73,27 @@ impl Site {
         fs::write(self.pgdata().join("pg_wal").join(name), bytes).expect("write into pg_wal");
     }
 
+    /// A segment in pg_wal that waits to be archived.
+    pub fn ready_segment(&self, name: &str, seed: u8) -> Vec<u8> {
+        let bytes = self.segment(name, seed);
+        self.ready(name);
+        bytes
+    }
+
+    /// As PostgreSQL says that a file waits to be archived.
+    pub fn ready(&self, name: &str) {
+        let status = self.pgdata().join("pg_wal/archive_status");
+        fs::create_dir_all(&status).expect("make archive_status");
+        fs::write(status.join(format!("{name}.ready")), "").expect("write a .ready file");
+    }
+
+    /// As PostgreSQL says that archive_command has succeeded.
+    pub fn done(&self, name: &str) {
+        let status = self.pgdata().join("pg_wal/archive_status");
+        let ready = status.join(format!("{name}.ready"));
+        fs::rename(ready, status.join(format!("{name}.done"))).expect("rename a .ready file");
+    }
+
     pub fn push(&self, name: &str) -> Walden {
         self.walden().arg("push").arg(format!("pg_wal/{name}"))
     }
