@@ -36,6 +36,9 @@ mod look_ahead;
 /// Fetching ahead of a recovery.
 mod prefetch;
 
+/// Fetching ahead of real servers.
+mod prefetch_server;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
