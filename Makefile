@@ -46,9 +46,9 @@ licences: $(CARGO_DENY)
 $(CARGO_DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
-bench: ## how fast, beside cp, fsync and zstd
-	@tests/setup/packages.sh test
-	@tests/setup/postgres.sh 17
+bench: ## how fast, beside cp, zstd, and the archivers that are installed
+	@tests/setup/packages.sh bench
+	@tests/setup/postgres.sh 15
 	$(CARGO) bench --locked
 
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)

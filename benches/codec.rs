@@ -1,7 +1,7 @@
 //! What is computed for each file, without files: seal, open, check, and the manifest of a backup.
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use walden::codec::pack::FRAME_BYTES;
 use walden::codec::{Compression, FrameSealer, Header, Kind, Origin, Sealer, open};
 use walden::postgres::wal_file_check::WalFileCheck;

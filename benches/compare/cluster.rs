@@ -21,10 +21,8 @@ pub fn run() {
     let repository = std::env::var("BENCH_REPOSITORY");
     let repository = repository.unwrap_or_else(|_| own.display().to_string());
     let walden = peers::binary(scratch.path());
-    let archive = format!(
-        "{} --cluster bench --repository {repository} push \"%p\"",
-        walden.display()
-    );
+    let archive =
+        format!("{} --cluster bench --repository {repository} push \"%p\"", walden.display());
     let settings = [
         ("fsync", "off"),
         ("autovacuum", "off"),

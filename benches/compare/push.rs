@@ -22,11 +22,7 @@ const CONTENDERS: [Contender; 8] = [
         push: |home, _| peers::walden(home).arg("--version"),
         ..WALDEN
     },
-    Contender {
-        name: "`/bin/true`",
-        push: |home, _| home.call().program(["/bin/true"]),
-        ..WALDEN
-    },
+    Contender { name: "`/bin/true`", push: |home, _| home.call().program(["/bin/true"]), ..WALDEN },
 ];
 
 pub fn run() {

@@ -15,7 +15,10 @@ use super::store::{self, Store};
 pub enum Place {
     /// Below the home; synced.
     Directory,
-    Bucket { store: Rc<Store>, prefix: String },
+    Bucket {
+        store: Rc<Store>,
+        prefix: String,
+    },
 }
 
 /// What one contender has for itself: a data directory to archive from, and a repository.
@@ -117,9 +120,7 @@ pub const PGBACKREST: Contender = Contender {
     name: "pgBackRest, zst 1",
     needs: Some("pgbackrest"),
     prepare: pgbackrest::prepare,
-    push: |home, path| {
-        home.call().program(pgbackrest::words(home)).arg("archive-push").arg(path)
-    },
+    push: |home, path| home.call().program(pgbackrest::words(home)).arg("archive-push").arg(path),
 };
 pub const PGBACKREST_ASYNC: Contender = Contender {
     name: "pgBackRest async, 4 processes, zst 1",
@@ -194,9 +195,12 @@ pub fn walden_at(home: &Home, binary: &Path) -> Call {
 
 /// Whether the binary measured knows `push.look_ahead`.
 pub fn looks_ahead(home: &Home) -> bool {
-    walden(home).env("WALDEN_PUSH_LOOK_AHEAD", "1").arg("push").arg("none").time().is_err_and(
-        |why| !why.contains("WALDEN_PUSH_LOOK_AHEAD"),
-    )
+    walden(home)
+        .env("WALDEN_PUSH_LOOK_AHEAD", "1")
+        .arg("push")
+        .arg("none")
+        .time()
+        .is_err_and(|why| !why.contains("WALDEN_PUSH_LOOK_AHEAD"))
 }
 
 fn walden_push(home: &Home, path: &str) -> Call {

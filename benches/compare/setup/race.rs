@@ -19,7 +19,9 @@ pub struct Lane {
     pub took: Vec<Took>,
     pub peak_kib: u64,
     stored_before: u64,
+    /// In timed rounds.
     requests: u64,
+    /// In all rounds.
     calls: u64,
     pub failed: Option<String>,
 }
@@ -56,7 +58,7 @@ impl Lane {
     }
 
     pub fn requests_per_call(&self) -> f64 {
-        self.requests as f64 / self.calls.max(1) as f64
+        self.requests as f64 / self.took.len().max(1) as f64
     }
 
     fn begin(&mut self) {
@@ -82,8 +84,8 @@ impl Lane {
             self.peak_kib = self.peak_kib.max(call.peak_kib()?.unwrap_or(0));
         } else {
             self.took.push(call.time()?);
+            self.requests += requests(&self.home) - before;
         }
-        self.requests += requests(&self.home) - before;
         self.calls += 1;
         self.home.mark_done(name(segment));
         // Linked, so that it costs nothing; PostgreSQL would recycle it.

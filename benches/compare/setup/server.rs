@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use walden::host::clock::Deadline;
+use walden::postgres::MajorVersion;
 use walden::postgres::connection::{Connection, ConnectionOptions};
 use walden::postgres::installation::{self, Installation};
 use walden::postgres::server::{self, Launch, Server, Stop};
-use walden::postgres::MajorVersion;
 
 use super::scratch;
 

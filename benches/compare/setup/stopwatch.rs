@@ -95,9 +95,10 @@ impl Call {
     /// As PostgreSQL's settings have it: one line for a shell, which `%f` and `%p` are put into.
     pub fn shell_line(&self) -> String {
         let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy());
-        let settings = self.environment.iter().map(|(name, value)| {
-            format!("{}={}", name.to_string_lossy(), quoted(value))
-        });
+        let settings = self
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{}={}", name.to_string_lossy(), quoted(value)));
         let programs = self.programs.iter().map(|words| words.iter().map(quoted));
         let programs: Vec<String> =
             programs.map(|words| words.collect::<Vec<_>>().join(" ")).collect();
@@ -109,7 +110,8 @@ impl Call {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.current_dir(&self.directory).stdin(Stdio::null());
         // Files, since who detaches itself may keep a pipe open.
-        let mut files = [tempfile::tempfile(), tempfile::tempfile()].map(|file| file.expect("a file"));
+        let mut files =
+            [tempfile::tempfile(), tempfile::tempfile()].map(|file| file.expect("a file"));
         let [stdout, stderr] = files.each_ref().map(|file| file.try_clone().expect("share a file"));
         command.stdout(stdout).stderr(stderr);
         let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;

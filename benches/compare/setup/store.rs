@@ -97,13 +97,6 @@ impl Store {
     pub fn bytes(&self, prefix: &str) -> u64 {
         scratch::bytes_below(&self.root.join(BUCKET).join(prefix))
     }
-
-    /// Frees the memory.
-    pub fn clear(&self) {
-        let bucket = self.root.join(BUCKET);
-        fs::remove_dir_all(&bucket).expect("empty the bucket");
-        fs::create_dir(&bucket).expect("make the bucket");
-    }
 }
 
 async fn listen(way: Arc<Way>, tls: Option<TlsAcceptor>) -> SocketAddr {

@@ -82,8 +82,10 @@ pub fn documents(bench: &Bench, segments: u64) {
              jsonb_build_object('n', n, 'name', md5(n::text), 'tags', array[n % 7, n % 11]) \
              FROM generate_series(1, 20000) n",
         );
-        bench.sql("UPDATE documents SET document = document || '{\"seen\": true}' \
-                   WHERE random() < 0.1");
+        bench.sql(
+            "UPDATE documents SET document = document || '{\"seen\": true}' \
+                   WHERE random() < 0.1",
+        );
     }
 }
 
