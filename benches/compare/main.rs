@@ -10,9 +10,10 @@ mod drain;
 mod replay;
 mod cluster;
 
-use setup::knobs;
+use setup::{interrupt, knobs};
 
 fn main() {
+    interrupt::watch();
     let parts: [(&str, fn()); 5] = [
         ("push", push::run),
         ("push-s3", push_s3::run),

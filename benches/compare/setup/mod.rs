@@ -2,6 +2,8 @@
 
 /// What the environment asks for.
 pub mod knobs;
+/// Ctrl-C.
+pub mod interrupt;
 /// Places in the file system.
 pub mod scratch;
 /// PostgreSQL servers.

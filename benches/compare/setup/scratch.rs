@@ -7,6 +7,8 @@ use std::process::Command;
 
 use walden::host::privileges::{self, User};
 
+use super::interrupt;
+
 pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
@@ -27,6 +29,7 @@ impl Scratch {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in(parent)
             .expect("make a temporary directory");
+        interrupt::directory_made(directory.path());
         let scratch = Scratch(directory);
         give(scratch.path());
         scratch

@@ -9,7 +9,7 @@ use walden::postgres::connection::{Connection, ConnectionOptions};
 use walden::postgres::installation::{self, Installation};
 use walden::postgres::server::{self, Launch, Server, Stop};
 
-use super::scratch;
+use super::{interrupt, scratch};
 
 pub const PORT: u16 = 5432;
 const MAJOR: MajorVersion = MajorVersion(15);
@@ -48,7 +48,9 @@ impl Bench {
             environment: Vec::new(),
             user: scratch::user(),
         };
-        Bench { server: Server::start(launch).expect("start the server"), socket_directory }
+        let server = Server::start(launch).expect("start the server");
+        interrupt::server_started(server.process_id());
+        Bench { server, socket_directory }
     }
 
     pub fn connect(&self) -> Connection {
@@ -76,6 +78,13 @@ impl Bench {
     /// With a checkpoint, everything on disk.
     pub fn stop(mut self) {
         self.server.stop(Stop::Fast, Deadline::after(PATIENCE)).expect("stop the server");
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Its own drop stops it.
+        interrupt::server_ends(self.server.process_id());
     }
 }
 
