@@ -2,8 +2,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use walden::codec::pack::FRAME_BYTES;
-use walden::codec::{Compression, FrameSealer, Header, Kind, Origin, Sealer, open};
+use walden::codec::{Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, Sealer, open};
 use walden::postgres::wal_file_check::WalFileCheck;
 use walden::postgres::{Lsn, SystemIdentifier, TimelineId, WalFileName};
 use walden::repository::BackupId;
@@ -120,7 +119,7 @@ fn segment(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.throughput(Throughput::Bytes(content.len() as u64));
     group.bench_function("seal a segment", |bench| bench.iter(|| seal(&content)));
     group.bench_function("open a segment", |bench| {
-        bench.iter(|| open(&sealed, |_| Ok(())).expect("open"));
+        bench.iter(|| open(&sealed[..], |_| Ok(())).expect("open"));
     });
     group.bench_function("check a segment's pages", |bench| bench.iter(|| check(&name, &content)));
     group.bench_function("crc32 of a segment", |bench| bench.iter(|| crc32fast::hash(&content)));

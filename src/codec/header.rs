@@ -1,5 +1,7 @@
 //! The header of an object: JSON in the skippable zstd frame that comes first.
 
+use std::io::Read;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
 
@@ -7,7 +9,7 @@ use crate::postgres::SystemIdentifier;
 const MAGIC: u32 = 0x184D_2A57;
 const FORMAT: u32 = 1;
 /// No header comes near it; a length above it is damage, and is not believed.
-const HEADER_BYTES_MAX: usize = 1 << 20;
+const HEADER_BYTES_MAX: u32 = 1 << 20;
 
 /// What an object says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -79,23 +81,22 @@ impl Header {
         frame
     }
 
-    /// The header and what follows it.
-    pub fn split(object: &[u8]) -> Result<(Header, &[u8])> {
-        let damaged = |what: &str| {
-            Error::new(ErrorKind::Corrupt, format!("object header is damaged: {what}"))
-        };
-        let (magic, rest) = object.split_first_chunk().ok_or_else(|| damaged("too short"))?;
-        let (length, rest) = rest.split_first_chunk().ok_or_else(|| damaged("too short"))?;
-        if u32::from_le_bytes(*magic) != MAGIC {
+    /// Takes the header from the beginning of an object; what is left is its content.
+    pub fn read(object: &mut impl Read) -> Result<Header> {
+        let mut lead = [0; 8];
+        fill(object, &mut lead)?;
+        let [magic, length] = [0, 4]
+            .map(|at| u32::from_le_bytes([lead[at], lead[at + 1], lead[at + 2], lead[at + 3]]));
+        if magic != MAGIC {
             return Err(damaged("not written by walden"));
         }
-        let length = u32::from_le_bytes(*length) as usize;
-        if length > HEADER_BYTES_MAX || length > rest.len() {
-            return Err(damaged("longer than the object"));
+        if length > HEADER_BYTES_MAX {
+            return Err(damaged("longer than any"));
         }
-        let (json, body) = rest.split_at(length);
-        let header: Header =
-            serde_json::from_slice(json).map_err(|e| damaged("not JSON of its shape").source(e))?;
+        let mut json = vec![0; length as usize];
+        fill(object, &mut json)?;
+        let header: Header = serde_json::from_slice(&json)
+            .map_err(|e| damaged("not JSON of its shape").source(e))?;
         if header.walden > FORMAT {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -103,15 +104,47 @@ impl Header {
             )
             .hint("Use the walden that wrote it, or a newer one."));
         }
-        Ok((header, body))
+        Ok(header)
+    }
+
+    /// The header and what follows it.
+    pub fn split(mut object: &[u8]) -> Result<(Header, &[u8])> {
+        let header = Header::read(&mut object)?;
+        Ok((header, object))
     }
 }
 
+fn fill(object: &mut impl Read, to: &mut [u8]) -> Result<()> {
+    object.read_exact(to).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => damaged("the object ends in it"),
+        _ => error.downcast().unwrap_or_else(|error| damaged("it cannot be read").source(error)),
+    })
+}
+
+fn damaged(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("object header is damaged: {what}"))
+}
+
 /// What is known of raw content once it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Content {
     pub size: u64,
     pub crc32: u32,
+}
+
+impl Content {
+    pub fn of(raw: &[u8]) -> Self {
+        Content { size: raw.len() as u64, crc32: crc32fast::hash(raw) }
+    }
+
+    /// What is known of both, one after the other, without reading either again.
+    #[must_use]
+    pub fn followed_by(self, next: Content) -> Self {
+        let hasher = |it: Content| crc32fast::Hasher::new_with_initial_len(it.crc32, it.size);
+        let mut crc32 = hasher(self);
+        crc32.combine(&hasher(next));
+        Content { size: self.size + next.size, crc32: crc32.finalize() }
+    }
 }
 
 /// A CRC-32 as eight hexadecimal digits.

@@ -5,13 +5,15 @@
 //! byte tables.
 
 pub mod header;
+pub mod frame;
 pub mod seal;
 pub mod open;
 pub mod pack;
 
+pub use frame::{FRAME_BYTES, FrameSealer, SealedFrame};
 pub use header::{Content, Header, Kind, Origin};
 pub use open::{open, same_content};
-pub use pack::{FrameSealer, PackBuilder, SealedFrame};
+pub use pack::PackBuilder;
 pub use seal::Sealer;
 
 /// How objects are compressed. zstd level 1 by default: on real WAL it is as small as level 3 at

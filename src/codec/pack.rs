@@ -5,63 +5,28 @@
 //! header frame is the first entry of the seek table, with no content. A pack opens like any other
 //! object, by `open`.
 
-use crate::codec::Compression;
+use crate::codec::SealedFrame;
 use crate::codec::header::{Content, Header};
-use crate::codec::seal::compressor_failed;
-use crate::error::Result;
-
-/// Raw bytes of each frame but the last: small enough to seek, large enough to compress well.
-pub const FRAME_BYTES: usize = 1 << 20;
 
 const SEEK_TABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
-
-/// One zstd frame, ready to stand in a pack.
-pub struct SealedFrame {
-    bytes: Vec<u8>,
-    crc32: crc32fast::Hasher,
-    size: u32,
-}
-
-/// Compresses frames; one for each thread, since it keeps zstd's work space.
-pub struct FrameSealer(zstd::bulk::Compressor<'static>);
-
-impl FrameSealer {
-    pub fn new(compression: Compression) -> Result<Self> {
-        let mut compressor =
-            zstd::bulk::Compressor::new(compression.level).map_err(compressor_failed)?;
-        compressor.include_checksum(true).map_err(compressor_failed)?;
-        Ok(FrameSealer(compressor))
-    }
-
-    /// `raw`: at most `FRAME_BYTES`.
-    pub fn seal(&mut self, raw: &[u8]) -> Result<SealedFrame> {
-        debug_assert!(raw.len() <= FRAME_BYTES);
-        let mut crc32 = crc32fast::Hasher::new();
-        crc32.update(raw);
-        let bytes = self.0.compress(raw).map_err(compressor_failed)?;
-        Ok(SealedFrame { bytes, crc32, size: raw.len() as u32 })
-    }
-}
 
 /// Collects frames in the order of the stream.
 #[derive(Default)]
 pub struct PackBuilder {
     frames: Vec<SealedFrame>,
-    crc32: crc32fast::Hasher,
-    size: u64,
+    content: Content,
 }
 
 impl PackBuilder {
     pub fn push(&mut self, frame: SealedFrame) {
-        self.size += u64::from(frame.size);
-        self.crc32.combine(&frame.crc32);
+        self.content = self.content.followed_by(frame.content);
         self.frames.push(frame);
     }
 
     /// Raw bytes so far.
     pub fn size(&self) -> u64 {
-        self.size
+        self.content.size
     }
 
     pub fn is_empty(&self) -> bool {
@@ -70,14 +35,13 @@ impl PackBuilder {
 
     /// The object: header, frames, seek table.
     pub fn finish(self, describe: impl FnOnce(Content) -> Header) -> Vec<u8> {
-        let mut object =
-            describe(Content { size: self.size, crc32: self.crc32.finalize() }).to_frame();
+        let mut object = describe(self.content).to_frame();
         let mut table = vec![(object.len() as u32, 0)];
         object.reserve_exact(
             self.frames.iter().map(|frame| frame.bytes.len() + 8).sum::<usize>() + 32,
         );
         for frame in self.frames {
-            table.push((frame.bytes.len() as u32, frame.size));
+            table.push((frame.bytes.len() as u32, frame.content.size as u32));
             object.extend_from_slice(&frame.bytes);
         }
         append_seek_table(&mut object, &table);
@@ -102,9 +66,9 @@ fn append_seek_table(object: &mut Vec<u8>, table: &[(u32, u32)]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{FRAME_BYTES, FrameSealer, PackBuilder, SEEKABLE_MAGIC};
+    use super::{PackBuilder, SEEKABLE_MAGIC};
     use crate::codec::header::samples::header;
-    use crate::codec::{Compression, open};
+    use crate::codec::{Compression, FRAME_BYTES, FrameSealer, open};
 
     fn pack(raw: &[u8]) -> Vec<u8> {
         let mut sealer = FrameSealer::new(Compression::default()).unwrap();
@@ -124,7 +88,7 @@ mod tests {
         let raw: Vec<u8> = (0..900_000u32).flat_map(u32::to_le_bytes).collect();
         let object = pack(&raw);
         let mut opened = Vec::new();
-        open(&object, |piece| {
+        open(&object[..], |piece| {
             opened.extend_from_slice(piece);
             Ok(())
         })

@@ -1,58 +1,60 @@
-//! Raw bytes to a sealed object, in pieces, so that a segment is read once and never held whole.
+//! Raw bytes that come in pieces to a sealed object, for what is small enough to be held whole.
 
-use std::io::Write as _;
-
-use crate::codec::Compression;
-use crate::codec::header::{Content, Header};
-use crate::error::{Error, ErrorKind, Result};
+use crate::codec::{Compression, Content, FRAME_BYTES, FrameSealer, Header};
+use crate::error::Result;
 
 /// Compresses and checksums what is written to it; `finish` puts the header before it.
 pub struct Sealer {
-    encoder: zstd::stream::write::Encoder<'static, Vec<u8>>,
-    crc32: crc32fast::Hasher,
-    size: u64,
+    frames: FrameSealer,
+    /// The beginning of the next frame.
+    begun: Vec<u8>,
+    sealed: Vec<u8>,
+    content: Content,
 }
 
 impl Sealer {
-    /// `size`: the raw content's length in bytes, which must then come; it stands in the zstd frame
-    /// header.
+    /// `size`: the raw content's length in bytes, as far as it is known.
     pub fn new(compression: Compression, size: u64) -> Result<Self> {
-        let start = || -> std::io::Result<_> {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), compression.level)?;
-            encoder.include_checksum(true)?;
-            encoder.set_pledged_src_size(Some(size))?;
-            Ok(encoder)
-        };
-        let encoder = start().map_err(compressor_failed)?;
-        Ok(Sealer { encoder, crc32: crc32fast::Hasher::new(), size: 0 })
+        let room = usize::try_from(size).unwrap_or(FRAME_BYTES).min(FRAME_BYTES);
+        let (frames, begun) = (FrameSealer::new(compression)?, Vec::with_capacity(room));
+        Ok(Sealer { frames, begun, sealed: Vec::new(), content: Content::default() })
     }
 
-    pub fn write(&mut self, piece: &[u8]) -> Result<()> {
-        self.crc32.update(piece);
-        self.size += piece.len() as u64;
-        self.encoder.write_all(piece).map_err(compressor_failed)
+    pub fn write(&mut self, mut piece: &[u8]) -> Result<()> {
+        while !piece.is_empty() {
+            if self.begun.len() == FRAME_BYTES {
+                self.end_frame()?;
+            }
+            let (now, later) = piece.split_at(piece.len().min(FRAME_BYTES - self.begun.len()));
+            self.begun.extend_from_slice(now);
+            piece = later;
+        }
+        Ok(())
     }
 
-    /// The object: the header that `describe` makes of the content, then the compressed content.
-    pub fn finish(self, describe: impl FnOnce(Content) -> Header) -> Result<Vec<u8>> {
-        let compressed = self.encoder.finish().map_err(compressor_failed)?;
-        let header = describe(Content { size: self.size, crc32: self.crc32.finalize() });
-        let mut object = header.to_frame();
-        object.reserve_exact(compressed.len());
-        object.extend_from_slice(&compressed);
+    /// The object: the header that `describe` makes of the content, then the compressed content;
+    /// one frame at least, so that every object is one that plain zstd has an opinion on.
+    pub fn finish(mut self, describe: impl FnOnce(Content) -> Header) -> Result<Vec<u8>> {
+        self.end_frame()?;
+        let mut object = describe(self.content).to_frame();
+        object.reserve_exact(self.sealed.len());
+        object.extend_from_slice(&self.sealed);
         Ok(object)
     }
-}
 
-/// Memory is all that a compressor can lack; a wrong pledge is a fault of ours.
-pub(crate) fn compressor_failed(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Bug, "compress").source(error)
+    fn end_frame(&mut self) -> Result<()> {
+        let frame = self.frames.seal(&self.begun)?;
+        self.begun.clear();
+        self.sealed.extend_from_slice(&frame.bytes);
+        self.content = self.content.followed_by(frame.content);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::codec::header::samples::header;
-    use crate::codec::{Compression, Sealer, open};
+    use crate::codec::{Compression, Content, FRAME_BYTES, Sealer, open};
     use crate::error::ErrorKind;
 
     fn sealed(raw: &[u8]) -> Vec<u8> {
@@ -77,6 +79,57 @@ mod tests {
         let raw: Vec<u8> = (0..100_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         assert_eq!(opened(&sealed(&raw)).unwrap(), raw);
         assert_eq!(opened(&sealed(b"")).unwrap(), b"");
+    }
+
+    #[test]
+    fn sizes_around_a_frame_open_again_whatever_they_hold() {
+        let mut random = fastrand::Rng::with_seed(9);
+        for size in [0, 1, FRAME_BYTES - 1, FRAME_BYTES, FRAME_BYTES + 1, 2 * FRAME_BYTES] {
+            let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
+            for raw in [noise, vec![0; size]] {
+                let object = sealed(&raw);
+                assert!(opened(&object).unwrap() == raw, "{size}");
+                assert!(zstd::stream::decode_all(&object[..]).unwrap() == raw, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_frame_in_the_middle_a_missing_and_a_doubled_one_are_noticed() {
+        let raw: Vec<u8> = (0..1_000_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let good = sealed(&raw);
+        let mut starts = vec![good.len() - crate::codec::Header::split(&good).unwrap().1.len()];
+        while let Some(rest) = good.get(starts[starts.len() - 1]..).filter(|rest| !rest.is_empty())
+        {
+            let length = zstd::zstd_safe::find_frame_compressed_size(rest).unwrap();
+            starts.push(starts[starts.len() - 1] + length);
+        }
+        assert_eq!(starts.len(), 9, "eight frames and the end");
+        let middle = starts[1]..starts[2];
+        let damaged = |object: Vec<u8>| opened(&object).unwrap_err().kind();
+        let mut flipped = good.clone();
+        flipped[(middle.start + middle.end) / 2] ^= 1;
+        assert_eq!(damaged(flipped), ErrorKind::Corrupt);
+        let missing = [&good[..middle.start], &good[middle.end..]].concat();
+        assert_eq!(damaged(missing), ErrorKind::Corrupt);
+        let doubled = [&good[..middle.end], &good[middle.start..]].concat();
+        assert_eq!(damaged(doubled), ErrorKind::Corrupt);
+        let swapped =
+            [&good[..middle.start], &good[starts[2]..starts[3]], &good[middle], &good[starts[3]..]];
+        assert_eq!(damaged(swapped.concat()), ErrorKind::Corrupt);
+    }
+
+    /// Repositories hold objects whose content is one frame, however long.
+    #[test]
+    fn a_content_of_one_long_frame_opens_too() {
+        let raw = b"a segment of before".repeat(200_000);
+        let mut object = header(Content::of(&raw)).to_frame();
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.include_checksum(true).unwrap();
+        std::io::Write::write_all(&mut encoder, &raw).unwrap();
+        object.extend(encoder.finish().unwrap());
+        assert!(opened(&object).unwrap() == raw);
+        assert!(crate::codec::same_content(&object[..], &sealed(&raw)[..]).unwrap());
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl Home {
     ) -> Result<Header> {
         let key = self.pack_key(id, number);
         let sealed = self.storage.get(&key)?;
-        codec::open(&sealed, sink).map_err(|error| unopened(error, &key))
+        codec::open(&sealed[..], sink).map_err(|error| unopened(error, &key))
     }
 
     /// Makes a backup real: from here on it can be restored.
@@ -96,7 +96,7 @@ impl Home {
     fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
         match self.storage.put_new(key, sealed) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if self.storage.get(key)? == sealed.bytes {
+                if sealed.to_bytes().ok() == Some(self.storage.get(key)?) {
                     return Ok(());
                 }
                 Err(error)

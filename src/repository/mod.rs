@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod manifest;
+mod object;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::codec::{self, Header, Origin};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
+use crate::repository::object::{ObjectReader, read_body};
 use crate::repository::{Home, layout, unopened};
 use crate::storage::Body;
 
@@ -36,11 +37,11 @@ impl Home {
         sink: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Header> {
         let key = self.wal_key(name);
-        let sealed = match self.storage.get(&key) {
+        let sealed = match ObjectReader::begin(&*self.storage, &key) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.absent(name)),
             outcome => outcome?,
         };
-        let header = codec::open(&sealed, sink).map_err(|error| unopened(error, &key))?;
+        let header = codec::open(sealed, sink).map_err(|error| unopened(error, &key))?;
         self.expect_ours(&header, name)?;
         Ok(header)
     }
@@ -100,11 +101,12 @@ impl Home {
 
     fn expect_same(&self, name: &WalFileName, sealed: &Body, origin: &Origin) -> Result<Stored> {
         let key = self.wal_key(name);
-        let there = self.storage.get(&key)?;
-        let same = codec::same_content(&there, &sealed.bytes)
-            .map_err(|error| unopened(error, &key))
+        let unopened = |error| unopened(error, &key);
+        let there = ObjectReader::begin(&*self.storage, &key)?;
+        let (first, _) = Header::split(there.start()).map_err(unopened)?;
+        let same = codec::same_content(there, read_body(sealed))
+            .map_err(unopened)
             .context(|| "compare with what is archived")?;
-        let (first, _) = Header::split(&there)?;
         if same {
             return self.expect_ours(&first, name).map(|()| Stored::Same);
         }

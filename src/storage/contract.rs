@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::error::ErrorKind;
-use crate::storage::{Body, Key, Storage};
+use crate::host::spill::Spill;
+use crate::storage::{Body, Key, Part, Storage};
 
 /// `make` gives a new, empty store each time.
 pub fn run_all(make: &dyn Fn() -> Box<dyn Storage>) {
@@ -22,6 +23,8 @@ pub fn run_all_but_races(make: &dyn Fn() -> Box<dyn Storage>) {
     what_was_never_put_is_not_found(&*make());
     what_is_there_is_never_overwritten(&*make());
     ranges_are_exact(&*make());
+    starts_tell_how_much_there_is(&*make());
+    bodies_in_parts_and_files_are_stored_whole(&*make());
     odd_keys_are_kept_apart(&*make());
     sizes_from_nothing_to_5_mib(&*make());
     deleting_is_final_and_can_be_repeated(&*make());
@@ -32,7 +35,7 @@ pub fn run_all_but_races(make: &dyn Fn() -> Box<dyn Storage>) {
 fn what_was_put_is_there(store: &dyn Storage) {
     let (name, body) = (key("main/7/cluster.json"), Body::new("content"));
     store.put_new(&name, &body).unwrap();
-    assert_eq!(store.get(&name).unwrap(), body.bytes);
+    assert_eq!(store.get(&name).unwrap(), body.to_bytes().unwrap());
     let info = store.head(&name).unwrap();
     assert_eq!((info.key, info.size), (name, 7));
     assert!(!store.url().is_empty());
@@ -56,6 +59,7 @@ fn are_not_found(store: &dyn Storage, missing: &[&str]) {
         let missing = key(missing);
         for (verb, kind) in [
             ("get", store.get(&missing).unwrap_err().kind()),
+            ("get_start", store.get_start(&missing, 5).unwrap_err().kind()),
             ("get_range", store.get_range(&missing, 0..1).unwrap_err().kind()),
             ("head", store.head(&missing).unwrap_err().kind()),
         ] {
@@ -93,7 +97,7 @@ fn of_many_creators_one_wins(store: &dyn Storage) {
             }
         });
         assert_eq!(won.into_inner(), 1, "exactly one wins");
-        assert!(store.get(&name).unwrap() == bodies[winner.into_inner()].bytes, "the winner's");
+        assert!(store.get(&name).unwrap() == bodies[winner.into_inner()].to_bytes().unwrap());
     }
 }
 
@@ -113,6 +117,17 @@ fn ranges_are_exact(store: &dyn Storage) {
     }
 }
 
+fn starts_tell_how_much_there_is(store: &dyn Storage) {
+    for size in [0, 1, 99_999, 100_000, 100_001] {
+        let name = key(&format!("start/{size}"));
+        let bytes: Vec<u8> = (0..size).map(|n: u32| (n % 251) as u8).collect();
+        store.put_new(&name, &Body::new(bytes.clone())).unwrap();
+        let (start, total) = store.get_start(&name, 100_000).unwrap();
+        assert!(start == bytes[..bytes.len().min(100_000)], "{size}");
+        assert_eq!(total, u64::from(size));
+    }
+}
+
 fn odd_keys_are_kept_apart(store: &dyn Storage) {
     // Longer than any of ours; servers that keep objects as files have little more room.
     let long = format!("{}/{}", "d".repeat(50), "f".repeat(70));
@@ -127,6 +142,29 @@ fn odd_keys_are_kept_apart(store: &dyn Storage) {
     }
 }
 
+/// Twice, as a second attempt sends everything again.
+fn bodies_in_parts_and_files_are_stored_whole(store: &dyn Storage) {
+    let mut random = fastrand::Rng::with_seed(6);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(3_300_000).collect();
+    let spill = Spill::open(&[std::env::temp_dir()]).unwrap();
+    let mut parts = vec![Part::new(b"header".to_vec())];
+    for (number, piece) in bytes.chunks(1_100_000).enumerate() {
+        let part = Part::new(piece.to_vec());
+        parts.push(match number {
+            1 => part,
+            _ => part.moved_to(spill.file(), spill.add(piece).unwrap()),
+        });
+    }
+    let body = Body::of(parts);
+    let whole = [b"header", &bytes[..]].concat();
+    for name in ["parts/one", "parts/two"] {
+        store.put_new(&key(name), &body).unwrap();
+        assert!(store.get(&key(name)).unwrap() == whole, "{name}");
+    }
+    let again = store.put_new(&key("parts/one"), &body).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+}
+
 fn sizes_from_nothing_to_5_mib(store: &dyn Storage) {
     let mut random = fastrand::Rng::with_seed(5);
     for size in [0, 1, 65_536, 5 << 20] {
@@ -134,7 +172,7 @@ fn sizes_from_nothing_to_5_mib(store: &dyn Storage) {
         let body =
             Body::new(std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<_>>());
         store.put_new(&name, &body).unwrap();
-        assert!(store.get(&name).unwrap() == body.bytes, "{size}");
+        assert!(store.get(&name).unwrap() == body.to_bytes().unwrap(), "{size}");
         assert_eq!(store.head(&name).unwrap().size, size as u64);
     }
     assert_eq!(store.get_range(&key("size/0"), 0..0).unwrap(), "");

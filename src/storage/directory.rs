@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::{self, PendingFile};
-use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, body};
 
 /// Narrowed by the umask. WAL holds what the tables hold: others have no business here, a group
 /// may.
@@ -24,6 +24,15 @@ pub struct Directory {
     root: PathBuf,
 }
 
+/// How writing a file went, as far as the disk it is on is not to blame.
+enum Written {
+    Whole,
+    /// Not what the checksum was made of: nothing was published.
+    Changed,
+    /// What was to be written could not be read.
+    Unread(io::Error),
+}
+
 impl Directory {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Directory { root: root.into() }
@@ -33,11 +42,22 @@ impl Directory {
         self.root.join(key.as_str())
     }
 
-    fn write_new(&self, path: &Path, folder: &Path, body: &Body) -> io::Result<()> {
+    fn write_new(&self, path: &Path, folder: &Path, body: &Body) -> io::Result<Written> {
         atomic_file::create_folders(&self.root, folder, FOLDER_MODE)?;
         let mut pending = PendingFile::create(path, FILE_MODE)?;
-        pending.write(&body.bytes)?;
-        pending.publish_new()
+        let mut crc32 = crc32fast::Hasher::new();
+        for piece in body.pieces() {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) => return Ok(Written::Unread(error)),
+            };
+            crc32.update(&piece);
+            pending.write(&piece)?;
+        }
+        if crc32.finalize() != body.crc32 {
+            return Ok(Written::Changed);
+        }
+        pending.publish_new().map(|()| Written::Whole)
     }
 
     /// An object of that name may be so young that its maker has not synced the folders yet, or
@@ -60,6 +80,13 @@ impl Directory {
         });
         let (file, metadata) = opened.map_err(|error| self.failed("read", key, error))?;
         if metadata.is_file() { Ok((file, metadata)) } else { Err(self.not_found(key)) }
+    }
+
+    fn read(&self, file: &File, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start)
+            .map_err(|error| self.failed("read", key, error))?;
+        Ok(bytes.into())
     }
 
     fn info(&self, key: Key, metadata: &fs::Metadata) -> ObjectInfo {
@@ -180,11 +207,6 @@ impl Directory {
 impl Storage for Directory {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
         self.root_is_there()?;
-        if crc32fast::hash(&body.bytes) != body.crc32 {
-            let message = format!("{key} changed in memory before it was written");
-            return Err(Error::new(ErrorKind::Corrupt, message)
-                .hint("If this happens again, test the memory of this machine."));
-        }
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.root);
         let mut written = self.write_new(&path, folder, body);
@@ -199,7 +221,13 @@ impl Storage for Directory {
             }
         }
         match written {
-            Ok(()) => Ok(()),
+            Ok(Written::Whole) => Ok(()),
+            Ok(Written::Changed) => {
+                let message = format!("{key} changed in memory before it was written");
+                Err(Error::new(ErrorKind::Corrupt, message)
+                    .hint("If this happens again, test the memory and the disks of this machine."))
+            }
+            Ok(Written::Unread(error)) => Err(body::unreadable(key, error)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(self.already_exists(key, folder))
             }
@@ -212,6 +240,13 @@ impl Storage for Directory {
         self.get_range(key, 0..metadata.len())
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let (file, metadata) = self.open(key)?;
+        let size = metadata.len();
+        let start = self.read(&file, key, 0..size.min(max))?;
+        Ok((start, size))
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let (file, metadata) = self.open(key)?;
         if range.start > range.end || range.end > metadata.len() {
@@ -220,10 +255,7 @@ impl Storage for Directory {
             return Err(Error::new(ErrorKind::Corrupt, message)
                 .hint("The object was cut short: bring it back from a copy."));
         }
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(|error| self.failed("read", key, error))?;
-        Ok(bytes.into())
+        self.read(&file, key, range)
     }
 
     fn head(&self, key: &Key) -> Result<ObjectInfo> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, Verb};
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, Verb, body};
 
 #[derive(Debug)]
 pub struct Faulty {
@@ -112,7 +112,8 @@ impl Storage for Faulty {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
         match self.next(Verb::PutNew) {
             Some(fault @ (Fault::FlipByte | Fault::CutShort)) => {
-                self.inner.put_new(key, &Body::new(damaged(body.bytes.clone(), &fault)))
+                let whole = body.to_bytes().map_err(|error| body::unreadable(key, error))?;
+                self.inner.put_new(key, &Body::new(damaged(whole, &fault)))
             }
             Some(Fault::Before(kind)) => Err(Error::new(kind, "put: as the test wants it")),
             Some(Fault::BeforeWith(error)) => Err(error()),
@@ -126,6 +127,11 @@ impl Storage for Faulty {
 
     fn get(&self, key: &Key) -> Result<Bytes> {
         self.call(Verb::Get, || self.inner.get(key), damaged)
+    }
+
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let damage = |(bytes, size), fault: &Fault| (damaged(bytes, fault), size);
+        self.call(Verb::Get, || self.inner.get_start(key, max), damage)
     }
 
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {

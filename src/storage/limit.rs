@@ -57,6 +57,11 @@ impl Storage for Limit {
         self.inner.get(key)
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let _turn = self.enter();
+        self.inner.get_start(key, max)
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let _turn = self.enter();
         self.inner.get_range(key, range)

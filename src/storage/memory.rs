@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
+use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, body};
 
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -27,11 +27,12 @@ impl Memory {
 #[deny(clippy::missing_trait_methods)]
 impl Storage for Memory {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
+        let bytes = body.to_bytes().map_err(|error| body::unreadable(key, error))?;
         let mut objects = self.objects();
         if objects.contains_key(key) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("{key} is there already")));
         }
-        objects.insert(key.clone(), body.bytes.clone());
+        objects.insert(key.clone(), bytes);
         Ok(())
     }
 
@@ -39,6 +40,12 @@ impl Storage for Memory {
         let objects = self.objects();
         let missing = || Error::new(ErrorKind::NotFound, format!("{key} is not there"));
         objects.get(key).cloned().ok_or_else(missing)
+    }
+
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let object = self.get(key)?;
+        let size = object.len() as u64;
+        Ok((object.slice(..size.min(max) as usize), size))
     }
 
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {

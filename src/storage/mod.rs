@@ -1,5 +1,6 @@
 //! Keys to bytes. Knows nothing of WAL; every backend keeps the contract in `contract`.
 
+mod body;
 mod location;
 mod verb;
 pub mod observe;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 
+pub use body::{Body, Part};
 pub use location::Location;
 pub use observe::Tally;
 pub use verb::Verb;
@@ -98,21 +100,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// What is to be stored, with the CRC-32 (ISO-HDLC, as in zlib) that the store must confirm.
-#[derive(Debug, Clone)]
-pub struct Body {
-    pub bytes: Bytes,
-    pub crc32: u32,
-}
-
-impl Body {
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        let crc32 = crc32fast::hash(&bytes);
-        Body { bytes, crc32 }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: Key,
@@ -141,6 +128,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// The whole object, or `NotFound`.
     fn get(&self, key: &Key) -> Result<Bytes>;
+
+    /// The first `max` bytes of an object, all of it if it has no more, and how many it has; or
+    /// `NotFound`. One request, so that what is small costs no more than by `get`, and what is
+    /// large no more memory than `max`.
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)>;
 
     /// The bytes of `range`, all of them, or `NotFound`; a range past the end is `Corrupt`.
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;

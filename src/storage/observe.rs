@@ -84,12 +84,17 @@ impl Observe {
 #[deny(clippy::missing_trait_methods)]
 impl Storage for Observe {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
-        let size = body.bytes.len() as u64;
+        let size = body.size();
         self.watch(Verb::PutNew, key, || self.inner.put_new(key, body), |()| size)
     }
 
     fn get(&self, key: &Key) -> Result<Bytes> {
         self.watch(Verb::Get, key, || self.inner.get(key), |bytes| bytes.len() as u64)
+    }
+
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        let ask = || self.inner.get_start(key, max);
+        self.watch(Verb::Get, key, ask, |(bytes, _)| bytes.len() as u64)
     }
 
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {

@@ -110,6 +110,10 @@ impl Storage for Retry {
         self.attempt(Verb::Get, key, || self.inner.get(key))
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        self.attempt(Verb::Get, key, || self.inner.get_start(key, max))
+    }
+
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         self.attempt(Verb::GetRange, key, || self.inner.get_range(key, range.clone()))
     }

@@ -30,6 +30,12 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// `push` and the files PostgreSQL has not asked for yet.
+mod look_ahead;
+
+/// Fetching ahead of a recovery.
+mod prefetch;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 

@@ -1,44 +1,57 @@
 //! A file in pg_wal: read once, checked against its name and its server, and sealed.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::iter;
 use std::path::Path;
 
-use crate::codec::{Compression, Header, Kind, Origin, Sealer};
-use crate::commands::archive::{Caller, PIECE_BYTES};
+use crate::codec::{Compression, Header, Kind, Origin};
+use crate::commands::archive::Caller;
+use crate::commands::archive::frames::{self, Input, Keep};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::spill;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
-use crate::storage::Body;
+use crate::storage::{Body, Part};
+
+/// Segments of 16 and 32 MiB stay in memory, whatever they hold; of larger ones, the rest goes into
+/// a temporary file.
+const MEMORY_BYTES_MAX: u64 = 32 << 20;
 
 /// A file in pg_wal, and the server it belongs to.
 pub struct Source<'a> {
     pub path: &'a Path,
     pub name: WalFileName,
     pub caller: &'a Caller,
+    /// As it is configured; what is too large for memory waits there.
+    pub state_dir: Option<&'a Path>,
+}
+
+/// A file ready to be stored.
+pub struct Sealed {
+    pub body: Body,
+    pub origin: Origin,
+    /// Of the raw content.
+    pub crc32: u32,
 }
 
 impl Source<'_> {
-    /// Reads the file once: checked, counted, compressed in the same pass.
-    pub fn seal(&self, compression: Compression) -> Result<(Body, Origin)> {
-        let mut file = File::open(self.path).map_err(|e| self.unreadable(e))?;
+    /// Reads the file once: checked, counted, compressed in the same pass, by so many threads at
+    /// most.
+    pub fn seal(&self, compression: Compression, threads: usize) -> Result<Sealed> {
+        let file = File::open(self.path).map_err(|e| self.unreadable(e))?;
         let size = file.metadata().map_err(|e| self.unreadable(e))?.len();
         let mut check = WalFileCheck::new(&self.name);
-        let mut sealer = Sealer::new(compression, size)?;
-        let mut piece = vec![0; PIECE_BYTES];
-        let mut left = size;
-        while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            file.read_exact(&mut piece[..wanted]).map_err(|e| self.unreadable(e))?;
-            check.write(&piece[..wanted])?;
-            sealer.write(&piece[..wanted])?;
-            left -= wanted as u64;
-        }
+        let unreadable = |error| self.unreadable(error);
+        let input = Input { file, size, check: &mut check, unreadable: &unreadable };
+        let keep = Keep {
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            folders: spill::folders(self.state_dir, Path::new(&self.caller.place)),
+        };
+        let (content, sealed) = frames::seal(input, &keep, compression, threads)?;
         let origin = self.caller.origin(self.owner(check)?);
-        let sealed = sealer.finish(|content| {
-            Header::new(kind(&self.name), self.name.to_string(), content, origin.clone())
-        })?;
-        Ok((Body::new(sealed), origin))
+        let header = Header::new(kind(&self.name), self.name.to_string(), content, origin.clone());
+        let body = Body::of(iter::once(Part::new(header.to_frame())).chain(sealed));
+        Ok(Sealed { body, origin, crc32: content.crc32 })
     }
 
     /// The cluster the file belongs to: what the WAL itself says, which must be what the data

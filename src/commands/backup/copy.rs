@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use crate::codec::pack::FRAME_BYTES;
-use crate::codec::{Compression, FrameSealer, Header, Kind, Origin, PackBuilder, SealedFrame};
+use crate::codec::{
+    Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, PackBuilder, SealedFrame,
+};
 use crate::commands::backup::halt::{Halt, others_stopped};
 use crate::error::{Context, Result};
 use crate::repository::manifest::{PACK_BYTES, Pack};
@@ -185,7 +186,7 @@ fn store_packs(
             Header::new(Kind::Pack, name.as_str(), content, target.origin.clone())
         });
         let body = Body::new(object);
-        let about = Pack { size, stored: body.bytes.len() as u64 };
+        let about = Pack { size, stored: body.size() };
         target
             .home
             .put_pack(target.id, number, &body)

@@ -175,10 +175,14 @@ pub mod samples {
 
     /// A segment of `used` pages with headers, the rest zeros as after a segment switch.
     pub fn segment(name: SegmentName, used: u32) -> Vec<u8> {
-        let mut bytes = vec![0; SEGMENT_SIZE as usize];
+        segment_of(SEGMENT_SIZE, name, used)
+    }
+
+    pub fn segment_of(size: u32, name: SegmentName, used: u32) -> Vec<u8> {
+        let mut bytes = vec![0; size as usize];
         for page in 0..used {
             let start = (page * 8192) as usize;
-            let Lsn(address) = Lsn(name.start(SEGMENT_SIZE).0 + start as u64);
+            let Lsn(address) = Lsn(name.start(size).0 + start as u64);
             let flags: u16 = if page == 0 { 2 } else { 0 };
             bytes[start..start + 2].copy_from_slice(&0xD116u16.to_le_bytes());
             bytes[start + 2..start + 4].copy_from_slice(&flags.to_le_bytes());
@@ -187,7 +191,7 @@ pub mod samples {
             bytes[start + 100..start + 104].copy_from_slice(&page.to_le_bytes());
         }
         bytes[24..32].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
-        bytes[32..36].copy_from_slice(&SEGMENT_SIZE.to_le_bytes());
+        bytes[32..36].copy_from_slice(&size.to_le_bytes());
         bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
         bytes
     }

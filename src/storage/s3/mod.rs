@@ -1,6 +1,7 @@
 //! A store that speaks S3: AWS and its dialects, one conditional PUT per object.
 
 mod put;
+mod get;
 mod client;
 mod errors;
 mod options;
@@ -14,8 +15,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::ChecksumMode;
+use aws_sdk_s3::primitives::DateTime;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +24,9 @@ use crate::storage::{Body, Key, Listing, ObjectInfo, Storage};
 use errors::Asked;
 
 pub use options::{ConditionalPut, Credentials, Options};
+
+/// What `request_timeout` is for; each further MiB has another second.
+const TIMEOUT_COVERS_BYTES: u64 = 64 << 20;
 
 /// Runtime and client are made at the first request: a process that needs none pays for none.
 pub struct S3 {
@@ -61,7 +64,16 @@ impl S3 {
         &self,
         request: impl FnOnce(Client) -> F,
     ) -> Result<T> {
-        let limit = self.time_limit()?;
+        self.run_sending(0, request)
+    }
+
+    /// As `run`, with time for the bytes there are to send.
+    fn run_sending<T, F: Future<Output = Result<T>>>(
+        &self,
+        bytes: u64,
+        request: impl FnOnce(Client) -> F,
+    ) -> Result<T> {
+        let limit = self.time_limit(bytes)?;
         let Connection { runtime, client } = self.connection(limit)?;
         runtime.block_on(async {
             let answered = tokio::time::timeout(limit, request(client)).await;
@@ -69,14 +81,15 @@ impl S3 {
         })
     }
 
-    fn time_limit(&self) -> Result<Duration> {
+    fn time_limit(&self, bytes: u64) -> Result<Duration> {
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.remaining());
         if left.is_zero() {
             let message = format!("no time left to ask {}", self.url());
             return Err(Error::new(ErrorKind::Unreachable, message)
                 .hint("Look at the store's speed, or allow more time."));
         }
-        Ok(self.options.request_timeout.min(left))
+        let beyond = Duration::from_secs(bytes.saturating_sub(TIMEOUT_COVERS_BYTES) >> 20);
+        Ok(self.options.request_timeout.saturating_add(beyond).min(left))
     }
 
     fn timed_out(&self, limit: Duration) -> Error {
@@ -126,49 +139,6 @@ impl S3 {
     /// Where an object is, for messages.
     fn place(&self, key: &Key) -> String {
         format!("{}/{key}", self.url())
-    }
-
-    async fn read(&self, client: &Client, key: &Key) -> Result<Bytes> {
-        let place = self.place(key);
-        let answer = client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.key(key))
-            .checksum_mode(ChecksumMode::Enabled)
-            .send()
-            .await
-            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
-        let (length, has_etag) = (answer.content_length(), answer.e_tag().is_some());
-        let bytes = collect(answer.body, &place).await?;
-        // S3 may begin an answer with 200 before it fails; an object always has an ETag.
-        if !has_etag && (bytes.starts_with(b"<?xml") || bytes.starts_with(b"<Error")) {
-            let message = format!("{place} answered 200 with an error");
-            return Err(Error::new(ErrorKind::Unreachable, message)
-                .hint("Look at the store's health.")
-                .source(String::from_utf8_lossy(&bytes[..bytes.len().min(300)])));
-        }
-        whole(bytes, length, &place)
-    }
-
-    async fn read_range(&self, client: &Client, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        let place = self.place(key);
-        let (first, last) = (range.start, range.end - 1);
-        let answer = client
-            .get_object()
-            .bucket(&self.bucket)
-            .key(self.key(key))
-            .range(format!("bytes={first}-{last}"))
-            .send()
-            .await
-            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
-        let expected = format!("bytes {first}-{last}/");
-        if !answer.content_range().is_some_and(|got| got.starts_with(&expected)) {
-            let got = answer.content_range().unwrap_or("all").to_owned();
-            let message = format!("asked for bytes {first} to {last}, {place} gave {got}");
-            return Err(Error::new(ErrorKind::Corrupt, message)
-                .hint("The object was cut short, or the store ignores ranges."));
-        }
-        whole(collect(answer.body, &place).await?, i64::try_from(range.end - first).ok(), &place)
     }
 
     async fn look(&self, client: &Client, key: &Key) -> Result<ObjectInfo> {
@@ -231,11 +201,17 @@ impl S3 {
 #[deny(clippy::missing_trait_methods)]
 impl Storage for S3 {
     fn put_new(&self, key: &Key, body: &Body) -> Result<()> {
-        self.run(|client| async move { self.put_where_free(&client, key, body).await })
+        self.run_sending(body.size(), |client| async move {
+            self.put_where_free(&client, key, body).await
+        })
     }
 
     fn get(&self, key: &Key) -> Result<Bytes> {
         self.run(|client| async move { self.read(&client, key).await })
+    }
+
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        self.run(|client| async move { self.read_start(&client, key, max).await })
     }
 
     fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
@@ -300,23 +276,6 @@ impl Drop for S3 {
         if let Some(runtime) = connection.take().and_then(|made| Arc::into_inner(made.runtime)) {
             runtime.shutdown_background();
         }
-    }
-}
-
-async fn collect(body: ByteStream, place: &str) -> Result<Bytes> {
-    let collected = body.collect().await.map_err(|error| errors::sort_body(error, place))?;
-    Ok(collected.into_bytes())
-}
-
-fn whole(bytes: Bytes, length: Option<i64>, place: &str) -> Result<Bytes> {
-    match length {
-        Some(length) if u64::try_from(length) != Ok(bytes.len() as u64) => {
-            let got = bytes.len();
-            let message = format!("the answer of {place} has {got} of {length} bytes");
-            Err(Error::new(ErrorKind::Unreachable, message)
-                .hint("Look at the network between this host and the store."))
-        }
-        _ => Ok(bytes),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.
 #[cfg(feature = "test-stores")]
 pub mod garage;
+pub mod prefetcher;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;

@@ -34,6 +34,10 @@ impl Storage for FullAfter {
         self.memory.get(key)
     }
 
+    fn get_start(&self, key: &Key, max: u64) -> Result<(Bytes, u64)> {
+        self.memory.get_start(key, max)
+    }
+
     fn get_range(&self, key: &Key, range: std::ops::Range<u64>) -> Result<Bytes> {
         self.memory.get_range(key, range)
     }
