@@ -55,12 +55,21 @@ impl Call {
     pub fn time(&self) -> Result<Took, String> {
         // Each program's words are counted before them.
         let script = r#"
-            call() { while [ $# -gt 0 ]; do n=$1; shift; "${@:1:n}" >&3 2>&4 3>&- 4>&- || return; shift $n
-                done; }
+            call() {
+                while [ $# -gt 0 ]; do
+                    n=$1
+                    shift
+                    "${@:1:n}" >&3 2>&4 3>&- 4>&- || return
+                    shift $n
+                done
+            }
             TIMEFORMAT='%3U %3S'
             exec 3>/dev/null 4>&2 2>&1
-            a=$EPOCHREALTIME; time call "$@"; status=$?; b=$EPOCHREALTIME
-            echo "$a $b"; exit $status"#;
+            a=$EPOCHREALTIME
+            time call "$@"
+            status=$?
+            echo "$a $EPOCHREALTIME"
+            exit $status"#;
         let words = self.programs.iter().flat_map(|words| {
             std::iter::once(OsString::from(words.len().to_string())).chain(words.iter().cloned())
         });
@@ -108,6 +117,8 @@ impl Call {
 
     fn run(&self, command: &mut Command) -> Result<String, String> {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // Numbers with points, and words that can be read.
+        command.env("LC_ALL", "C");
         command.current_dir(&self.directory).stdin(Stdio::null());
         // Files, since who detaches itself may keep a pipe open.
         let mut files =

@@ -132,12 +132,10 @@ fn make(kept: &Path) {
         let first = bench.value("SELECT pg_walfile_name(pg_current_wal_lsn())");
         let wanted = kind.segments() as u64 + 1;
         match kind {
-            Kind::Pgbench => workload::transactions(&bench, wanted, ""),
+            Kind::Pgbench => workload::transactions(&bench, wanted, false),
             Kind::Documents => workload::documents(&bench, wanted),
             Kind::Bulk => workload::bulk_load(&bench, wanted),
-            Kind::Compressed => {
-                workload::transactions(&bench, wanted, "SET wal_compression = lz4");
-            }
+            Kind::Compressed => workload::transactions(&bench, wanted, true),
             Kind::Empty => workload::switches(&bench, wanted),
         }
         let last = bench.value("SELECT pg_walfile_name(pg_current_wal_lsn())");

@@ -29,8 +29,10 @@ pub fn accounts(bench: &Bench) {
 }
 
 /// The transactions of pgbench ("TPC-B (sort of)") by several clients, until there are so many
-/// segments; `session` is what each client says first.
-pub fn transactions(bench: &Bench, segments: u64, session: &str) {
+/// segments. Where the clients let their images be compressed, there are many of them: a
+/// checkpoint every five seconds.
+pub fn transactions(bench: &Bench, segments: u64, compressed: bool) {
+    let session = if compressed { "SET wal_compression = lz4" } else { "" };
     let enough = AtomicBool::new(false);
     let start = bench.value("SELECT pg_current_wal_lsn()");
     thread::scope(|scope| {
@@ -45,12 +47,15 @@ pub fn transactions(bench: &Bench, segments: u64, session: &str) {
             });
         }
         let written = format!("SELECT (pg_current_wal_lsn() - '{start}') / (16 * 1024 * 1024)");
-        loop {
+        for step in 1.. {
             let written: f64 = bench.value(&written).parse().expect("a number");
             if written > segments as f64 {
                 break;
             }
             thread::sleep(Duration::from_millis(100));
+            if compressed && step % 50 == 0 {
+                bench.sql("CHECKPOINT");
+            }
         }
         enough.store(true, Ordering::Relaxed);
     });
