@@ -30,6 +30,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// `push` and `fetch` of segments larger than memory should be.
+mod large;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
