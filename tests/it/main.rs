@@ -39,6 +39,9 @@ mod prefetch;
 /// Fetching ahead of real servers.
 mod prefetch_server;
 
+/// `push` and `fetch` of segments larger than memory should be.
+mod large;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
