@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use walden::postgres::{SegmentName, WalFileName};
+use walden::postgres::SegmentName;
 
-use super::{Scratch, Walden};
+use super::{Scratch, Walden, reference};
 
 pub const SEGMENT_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 8192;
@@ -178,11 +178,7 @@ impl Site {
 
     /// The object of a WAL file, where the repository is a directory.
     pub fn object(&self, name: &str) -> PathBuf {
-        let place = match WalFileName::parse(name).expect("the name of a WAL file") {
-            WalFileName::Segment(_) => format!("wal/{}/{}/{name}.zst", &name[..8], &name[..16]),
-            WalFileName::History(_) => format!("history/{name}.zst"),
-            _ => format!("wal/{}/{name}.zst", &name[..8]),
-        };
+        let place = reference::place_of(name);
         self.repository_directory().join(format!("main/{SYSTEM_IDENTIFIER}/{place}"))
     }
 }
