@@ -12,6 +12,7 @@ use crate::config::{RepositorySettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host;
 use crate::host::clock::Deadline;
+use crate::host::state::StateDirectory;
 use crate::repository::Repository;
 use crate::storage::s3::{self, ConditionalPut};
 use crate::storage::{self, Location, Tally};
@@ -43,8 +44,8 @@ impl App {
     /// The configured repositories, in their order; one at least.
     pub fn repositories(&self, retries: Retries) -> Result<Vec<Repository>> {
         let all = self.settings.require_repositories()?.iter();
-        all.map(|repository| self.open(repository, retries, self.settings.s3.conditional_put))
-            .collect()
+        let conditional_put = self.settings.s3.conditional_put;
+        all.map(|repository| self.open(repository, retries, conditional_put, None)).collect()
     }
 
     /// The repository of the commands that work with one: the first.
@@ -77,6 +78,7 @@ impl App {
         repository: &RepositorySettings,
         retries: Retries,
         conditional_put: ConditionalPut,
+        memory: Option<StateDirectory>,
     ) -> Result<Repository> {
         let (retry_for, deadline) = match retries {
             Retries::None => (Duration::ZERO, None),
@@ -88,6 +90,7 @@ impl App {
             s3: s3::Options { conditional_put, ..self.settings.s3.clone() },
             tally: self.tally.clone(),
             requests_in_flight_max: self.requests_in_flight_max(),
+            memory,
         };
         let storage = storage::open(&Location::parse(&repository.url)?, &options, deadline)?;
         Ok(Repository::new(storage, self.settings.cluster.clone()))

@@ -3,9 +3,9 @@
 #![allow(clippy::disallowed_methods, reason = "what others are told to use in their place")]
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,10 +13,6 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, RenameFlags};
 
 use steps::{Step, took};
-
-/// File systems write what is new back within 30 seconds or so; a folder this old is on disk,
-/// whoever made it.
-const FOLDER_SETTLED: Duration = Duration::from_secs(10 * 60);
 
 /// A temporary file of a process that lives no more: no request runs for a day.
 const TEMPORARY_PREFIX: &str = ".walden-";
@@ -70,8 +66,7 @@ impl PendingFile {
     /// Publishes under a name that must be free, else `AlreadyExists`: of many publishers exactly
     /// one succeeds.
     ///
-    /// Durable on return, except the entries of the folders above: see `create_folders` and
-    /// `sync_folders`.
+    /// Durable on return, except the entries of the folders above: see `host::folders`.
     pub fn publish_new(mut self) -> io::Result<()> {
         self.sync_file()?;
         self.move_to_free_name()?;
@@ -205,38 +200,6 @@ pub fn sweep_stale(folder: &Path) -> io::Result<bool> {
     Ok(swept)
 }
 
-/// Makes `folder` and what is missing between it and `root`, which must be there; durable on
-/// return.
-///
-/// A folder found there may be the work of a process that was killed, or is about to, before it
-/// synced the folder above; so young ones are synced again. That costs nothing once they are ten
-/// minutes old.
-pub fn create_folders(root: &Path, folder: &Path, mode: u32) -> io::Result<()> {
-    let mut unsettled = Vec::new();
-    for folder in chain(root, folder).collect::<Vec<_>>().into_iter().rev() {
-        match fs::metadata(folder) {
-            Ok(found) if is_settled(&found) => continue,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                match DirBuilder::new().mode(mode).create(folder) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    made => made?,
-                }
-                took(Step::Create, &[folder]);
-            }
-            Err(error) => return Err(error),
-        }
-        unsettled.push(folder);
-    }
-    unsettled.into_iter().try_for_each(|folder| sync_folder(folder_of(folder)))
-}
-
-/// Makes durable that `folder` is reachable from `root`, both included, however young.
-pub fn sync_folders(root: &Path, folder: &Path) -> io::Result<()> {
-    chain(root, folder).try_for_each(sync_folder)?;
-    sync_folder(root)
-}
-
 /// The entries of a folder, made durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
@@ -252,18 +215,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 const BADF: i32 = rustix::io::Errno::BADF.raw_os_error();
 
-/// `folder` and those above it, below `root`.
-fn chain<'a>(root: &'a Path, folder: &'a Path) -> impl Iterator<Item = &'a Path> {
-    folder.ancestors().take_while(move |&ancestor| ancestor != root && ancestor.starts_with(root))
-}
-
-fn is_settled(folder: &fs::Metadata) -> bool {
-    // Unknown, or in the future after the clock was set back: not settled.
-    let age = folder.created().ok().and_then(|made| made.elapsed().ok());
-    age.is_some_and(|age| age > FOLDER_SETTLED)
-}
-
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -271,7 +223,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// What was done in which order, for the crash double below; nothing at all outside tests.
-mod steps {
+pub(super) mod steps {
     #[cfg(not(test))]
     use std::path::Path;
 
@@ -288,7 +240,7 @@ mod steps {
     pub fn took(_: Step, _: &[&Path]) {}
 
     #[cfg(test)]
-    pub use super::tests::took;
+    pub use super::tests::{STEPS, took};
 }
 
 #[cfg(test)]
@@ -301,9 +253,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::steps::Step;
-    use super::{
-        PendingFile, Unpublished, create_folders, is_temporary, sweep_stale, sync_folders,
-    };
+    use super::{PendingFile, Unpublished, is_temporary, sweep_stale};
+    use crate::host::folders::Folders;
 
     #[test]
     fn publishing_never_replaces_unless_asked_to() {
@@ -385,7 +336,7 @@ mod tests {
         let folder = root.path().join("x/y/z");
         let path = folder.join("object");
         STEPS.take();
-        create_folders(root.path(), &folder, 0o700).unwrap();
+        Folders::new(root.path(), None).create(&folder, 0o700).unwrap();
         publish(&path, b"content").unwrap();
         let steps = STEPS.take();
         for cut in 0..=steps.len() {
@@ -394,19 +345,6 @@ mod tests {
             assert!(!disk.may_show_half(&path), "after {cut} of {steps:#?}");
             assert_eq!(disk.keeps(&path), cut == steps.len(), "after {cut} of {steps:#?}");
         }
-    }
-
-    #[test]
-    fn young_folders_of_others_are_synced_again() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("x/y");
-        fs::create_dir_all(&folder).unwrap();
-        STEPS.take();
-        create_folders(root.path(), &folder, 0o700).unwrap();
-        let above = |folder: &Path| (Step::SyncFolder, vec![folder.to_owned()]);
-        assert_eq!(STEPS.take(), [above(root.path()), above(&root.path().join("x"))]);
-        sync_folders(root.path(), &folder).unwrap();
-        assert_eq!(STEPS.take().len(), 3);
     }
 
     fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -424,10 +362,10 @@ mod tests {
     }
 
     thread_local! {
-        static STEPS: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+        pub static STEPS: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
     }
 
-    type Taken = (Step, Vec<PathBuf>);
+    pub type Taken = (Step, Vec<PathBuf>);
 
     pub fn took(step: Step, paths: &[&Path]) {
         let paths = paths.iter().map(|path| path.to_path_buf()).collect();

@@ -10,6 +10,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::{self, PendingFile};
+use crate::host::folders::Folders;
+use crate::host::state::StateDirectory;
 use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, body};
 
 /// Narrowed by the umask. WAL holds what the tables hold: others have no business here, a group
@@ -22,6 +24,7 @@ const FOLDER_MODE: u32 = 0o750;
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
+    folders: Folders,
 }
 
 /// How writing a file went, as far as the disk it is on is not to blame.
@@ -34,8 +37,9 @@ enum Written {
 }
 
 impl Directory {
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Directory { root: root.into() }
+    pub fn new(root: impl Into<PathBuf>, memory: Option<StateDirectory>) -> Self {
+        let root = root.into();
+        Directory { folders: Folders::new(&root, memory), root }
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -43,7 +47,7 @@ impl Directory {
     }
 
     fn write_new(&self, path: &Path, folder: &Path, body: &Body) -> io::Result<Written> {
-        atomic_file::create_folders(&self.root, folder, FOLDER_MODE)?;
+        self.folders.create(folder, FOLDER_MODE)?;
         let mut pending = PendingFile::create(path, FILE_MODE)?;
         let mut crc32 = crc32fast::Hasher::new();
         for piece in body.pieces() {
@@ -65,7 +69,7 @@ impl Directory {
     /// made durable first.
     fn already_exists(&self, key: &Key, folder: &Path) -> Error {
         let synced = File::open(self.path(key)).and_then(|file| file.sync_all());
-        match synced.and_then(|()| atomic_file::sync_folders(&self.root, folder)) {
+        match synced.and_then(|()| self.folders.sync(folder)) {
             Ok(()) => Error::new(ErrorKind::AlreadyExists, format!("{key} is there already"))
                 .hint("Objects are written once; nothing was changed."),
             Err(error) => self.failed("sync", key, error),
@@ -340,16 +344,16 @@ mod tests {
             count.set(count.get() + 1);
             let root = root.path().join(count.get().to_string());
             fs::create_dir(&root).unwrap();
-            Box::new(Directory::new(root))
+            Box::new(Directory::new(root, None))
         });
-        contract::folders_are_no_objects(&Directory::new(root.path()));
+        contract::folders_are_no_objects(&Directory::new(root.path(), None));
     }
 
     #[test]
     fn a_missing_root_is_the_wrong_place_and_stays_missing() {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("not mounted");
-        let store = Directory::new(&root);
+        let store = Directory::new(&root, None);
         let key = Key::new("main/1/cluster.json").unwrap();
         let body = Body::new("{}");
         for error in [
@@ -368,7 +372,7 @@ mod tests {
     #[test]
     fn temporary_and_hidden_files_are_not_objects() {
         let root = tempfile::tempdir().unwrap();
-        let store = Directory::new(root.path());
+        let store = Directory::new(root.path(), None);
         store.put_new(&Key::new("a").unwrap(), &Body::new("1")).unwrap();
         for foreign in [".walden-1-2.tmp", ".snapshot", "a name with spaces", "ü"] {
             fs::write(root.path().join(foreign), "x").unwrap();
@@ -382,7 +386,7 @@ mod tests {
     #[test]
     fn bytes_that_do_not_match_their_checksum_are_not_written() {
         let root = tempfile::tempdir().unwrap();
-        let store = Directory::new(root.path());
+        let store = Directory::new(root.path(), None);
         let mut body = Body::new("content");
         body.crc32 ^= 1;
         let error = store.put_new(&Key::new("a").unwrap(), &body).unwrap_err();
@@ -402,7 +406,7 @@ mod tests {
             assert_eq!(full.0, ErrorKind::Full);
             return;
         }
-        let store = Directory::new(root.path());
+        let store = Directory::new(root.path(), None);
         let written = store.put_new(&Key::new("x/a").unwrap(), &Body::new(vec![7; 1 << 20]));
         let left = fs::read_dir(root.path().join("x")).unwrap().count();
         let unmounted = Command::new("umount").arg(root.path()).status().unwrap();

@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
+use crate::host::state::StateDirectory;
 
 pub use body::{Body, Part};
 pub use location::Location;
@@ -37,6 +38,8 @@ pub struct Options {
     pub s3: s3::Options,
     /// Where the calls are counted.
     pub tally: Arc<Tally>,
+    /// What earlier processes on this host found out; without it, it is found out again.
+    pub memory: Option<StateDirectory>,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             requests_in_flight_max: 16,
             s3: s3::Options::default(),
             tally: Arc::default(),
+            memory: None,
         }
     }
 }
@@ -59,7 +63,9 @@ pub fn open(
     deadline: Option<Deadline>,
 ) -> Result<Arc<dyn Storage>> {
     let backend: Arc<dyn Storage> = match location {
-        Location::Directory(root) => Arc::new(directory::Directory::new(root)),
+        Location::Directory(root) => {
+            Arc::new(directory::Directory::new(root, options.memory.clone()))
+        }
         Location::S3 { bucket, prefix } => {
             Arc::new(s3::S3::new(bucket, prefix.as_deref(), options.s3.clone(), deadline))
         }

@@ -78,8 +78,8 @@ impl Place<'_> {
     }
 
     fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
-        let retries = Retries::Until(self.deadline);
-        let repository = self.app.open(self.repository, retries, conditional_put)?;
+        let (retries, memory) = (Retries::Until(self.deadline), Some(self.state.clone()));
+        let repository = self.app.open(self.repository, retries, conditional_put, memory)?;
         Ok(repository.home(self.origin.system_identifier))
     }
 }
