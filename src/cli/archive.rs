@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::cli::exit;
 use crate::commands::App;
-use crate::commands::archive::{fetch, push};
-use crate::error::{ErrorKind, Result};
+use crate::commands::archive::{fetch, prefetch, push};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::{termination, watchdog};
-use crate::postgres::WalFileName;
+use crate::postgres::{SegmentName, WalFileName};
 
 /// What a request in flight may take beyond the deadline before the watchdog ends it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -37,6 +37,16 @@ pub struct Fetch {
     file: String,
     /// Where to put it, %p.
     destination: PathBuf,
+}
+
+/// Fetches segments ahead of a recovery into the spool; `fetch` starts it by itself.
+///
+/// Ends when nothing was asked for in a while, when recovery or the server ends, or when it is told
+/// to.
+#[derive(Debug, clap::Args)]
+pub struct Prefetch {
+    /// The segment that was wanted last.
+    segment: String,
 }
 
 impl Push {
@@ -73,5 +83,16 @@ impl Fetch {
             )
         });
         fetch::run(app, &name, &self.destination)
+    }
+}
+
+impl Prefetch {
+    /// No signal handler either: told to stop, it dies at once, and leaves nothing that counts.
+    pub fn run(self, app: &App) -> Result<()> {
+        let segment = SegmentName::parse(&self.segment).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("{:?} is not a segment", self.segment))
+                .hint("fetch starts this command by itself; there is no need to call it.")
+        })?;
+        prefetch::run(app, segment)
     }
 }

@@ -37,6 +37,8 @@ enum Command {
     Push(archive::Push),
     #[command(after_help = exit::FETCH_STATUS)]
     Fetch(archive::Fetch),
+    #[command(hide = true)]
+    Prefetch(archive::Prefetch),
     #[command(after_help = exit::BACKUP_STATUS)]
     Backup(backup::Backup),
     #[command(after_help = exit::RESTORE_STATUS)]
@@ -83,6 +85,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
     match command {
         Command::Push(push) => push.run(app),
         Command::Fetch(fetch) => fetch.run(app),
+        Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use crate::config::{RepositorySettings, Settings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host;
 use crate::host::clock::Deadline;
 use crate::repository::Repository;
 use crate::storage::s3::{self, ConditionalPut};
 use crate::storage::{self, Location, Tally};
 
 /// What every command works with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct App {
     pub settings: Settings,
     /// What all repositories of this process were asked.
@@ -59,6 +60,17 @@ impl App {
         }
     }
 
+    /// How many files `push` may have on their way beside the one asked for: more than the cores
+    /// can compress at once, since most of them wait for the network.
+    pub fn look_ahead(&self) -> usize {
+        self.settings.push.look_ahead.unwrap_or_else(|| (8 * host::processors()).min(32))
+    }
+
+    /// Look-ahead has a limit of its own, which must not be undercut here.
+    fn requests_in_flight_max(&self) -> usize {
+        storage::Options::default().requests_in_flight_max.max(self.look_ahead() + 1)
+    }
+
     /// Opens nothing yet: the first call does.
     pub fn open(
         &self,
@@ -75,7 +87,7 @@ impl App {
             retry_for,
             s3: s3::Options { conditional_put, ..self.settings.s3.clone() },
             tally: self.tally.clone(),
-            ..storage::Options::default()
+            requests_in_flight_max: self.requests_in_flight_max(),
         };
         let storage = storage::open(&Location::parse(&repository.url)?, &options, deadline)?;
         Ok(Repository::new(storage, self.settings.cluster.clone()))

@@ -104,9 +104,9 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         example: "/var/cache/walden",
-        meaning: "Where small facts are remembered from call to call; losing them costs time, \
-                  never data. Unset: `/var/lib/walden` if it can be written, else a private \
-                  directory under the temporary one.",
+        meaning: "Where small facts, and segments fetched ahead, are kept from call to call; \
+                  losing them costs time, never data. Unset: `/var/lib/walden` if it can be \
+                  written, else a private directory under the temporary one.",
     },
     Key {
         path: "repository.url",
@@ -208,11 +208,34 @@ pub const KEYS: &[Key] = &[
                   its own, and a fast shutdown waits for it.",
     },
     Key {
+        path: "push.look_ahead",
+        kind: Kind::Number { min: 0, max: 256 },
+        default: None,
+        example: "4",
+        meaning: "How many further finished WAL files may be on their way while one is pushed; 0 \
+                  turns it off. Unset: 8 per processor, at most 32.",
+    },
+    Key {
+        path: "push.look_ahead_deadline",
+        kind: Kind::Span,
+        default: Some("2s"),
+        example: "5s",
+        meaning: "How long a `push` that is done with its own file may go on with further ones.",
+    },
+    Key {
         path: "fetch.retry_for",
         kind: Kind::Span,
         default: Some("5min"),
         example: "30s",
         meaning: "How long `fetch` retries before it ends undecided (exit 200, or 3 on a standby).",
+    },
+    Key {
+        path: "fetch.prefetch_bytes_max",
+        kind: Kind::Size { min: 0, max: 1 << 40 },
+        default: Some("256MiB"),
+        example: "1GiB",
+        meaning: "How much WAL `fetch` may hold ready in `state_dir` ahead of a recovery or a \
+                  standby, uncompressed; `0B` turns that off. It leaves as much free on the disk.",
     },
     Key {
         path: "backup.checkpoint",

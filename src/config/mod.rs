@@ -60,7 +60,7 @@ pub struct Output {
 }
 
 /// All present and valid.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     pub cluster: ClusterName,
     /// `push` and `fetch` use the directory they are called in.
@@ -148,8 +148,8 @@ impl Settings {
             repositories: RepositorySettings::all(merged)?,
             s3: sections::s3(merged)?,
             compression: level.map_or_else(Compression::default, |level| Compression { level }),
-            push: PushSettings { deadline: sections::positive(merged, "push.deadline")? },
-            fetch: FetchSettings { retry_for: merged.span("fetch.retry_for")? },
+            push: PushSettings::interpret(merged)?,
+            fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings { jobs: sections::jobs(merged, "restore.jobs")? },
             output,

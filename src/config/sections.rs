@@ -17,11 +17,17 @@ pub struct RepositorySettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushSettings {
     pub deadline: Duration,
+    /// How many files may be on their way beside the one asked for; `None`: by processors.
+    pub look_ahead: Option<usize>,
+    /// How long to go on with them once that one is done.
+    pub look_ahead_deadline: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FetchSettings {
     pub retry_for: Duration,
+    /// 0: nothing is fetched ahead.
+    pub prefetch_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +106,26 @@ pub(super) fn s3(merged: &Merged) -> Result<s3::Options> {
         return Err(merged.refuse("s3.kms_key_id", Unfit { wrong, write }));
     }
     Ok(options)
+}
+
+impl PushSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        let look_ahead = merged.number("push.look_ahead")?;
+        Ok(PushSettings {
+            deadline: positive(merged, "push.deadline")?,
+            look_ahead: look_ahead.and_then(|files| usize::try_from(files).ok()),
+            look_ahead_deadline: merged.span("push.look_ahead_deadline")?,
+        })
+    }
+}
+
+impl FetchSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(FetchSettings {
+            retry_for: merged.span("fetch.retry_for")?,
+            prefetch_bytes_max: merged.size("fetch.prefetch_bytes_max")?.unwrap_or_default(),
+        })
+    }
 }
 
 impl BackupSettings {

@@ -31,6 +31,8 @@ fn without_a_word_the_defaults_hold() {
     assert!(settings.repositories.is_empty());
     assert_eq!(settings.compression, Compression { level: 1 });
     assert_eq!(settings.push.deadline, Duration::from_secs(120));
+    assert_eq!(settings.push.look_ahead, None);
+    assert_eq!(settings.push.look_ahead_deadline, Duration::from_secs(2));
     assert_eq!(settings.fetch.retry_for, Duration::from_secs(300));
     assert_eq!(settings.backup.checkpoint, Checkpoint::Fast);
     assert_eq!(settings.backup.wal_timeout, Duration::from_secs(600));

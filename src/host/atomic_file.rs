@@ -2,10 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "what others are told to use in their place")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -51,6 +53,10 @@ impl PendingFile {
                 opened => {
                     let (file, destination) = (opened?, destination.to_owned());
                     took(Step::Create, &[&temporary]);
+                    if !unpublished().insert(&temporary) {
+                        let _ = fs::remove_file(&temporary);
+                        return Err(io::Error::other("the process is about to end"));
+                    }
                     return Ok(PendingFile { file, temporary, destination, published: false });
                 }
             }
@@ -79,6 +85,12 @@ impl PendingFile {
         fs::rename(&self.temporary, &self.destination)?;
         self.published = true;
         Ok(())
+    }
+
+    /// As `hand_over`, under a name beside the destination that is known only now.
+    pub fn hand_over_as(mut self, name: &str) -> io::Result<()> {
+        self.destination.set_file_name(name);
+        self.hand_over()
     }
 
     fn sync_file(&self) -> io::Result<()> {
@@ -130,7 +142,45 @@ impl Drop for PendingFile {
         if !self.published {
             let _ = fs::remove_file(&self.temporary);
         }
+        unpublished().paths.remove(&self.temporary);
     }
+}
+
+/// For a process that ends while threads of it still write: removes what they have not published,
+/// and from now on they fail.
+pub fn abandon_unpublished() {
+    unpublished().abandon();
+}
+
+/// The temporary files of this process.
+struct Unpublished {
+    paths: BTreeSet<PathBuf>,
+    is_abandoned: bool,
+}
+
+impl Unpublished {
+    fn insert(&mut self, path: &Path) -> bool {
+        !self.is_abandoned && self.paths.insert(path.to_owned())
+    }
+
+    fn abandon(&mut self) {
+        self.is_abandoned = true;
+        for path in std::mem::take(&mut self.paths) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn unpublished() -> MutexGuard<'static, Unpublished> {
+    static UNPUBLISHED: Mutex<Unpublished> =
+        Mutex::new(Unpublished { paths: BTreeSet::new(), is_abandoned: false });
+    UNPUBLISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves a file that is whole already, in the place of what may be there, without a wait for the
+/// disk.
+pub fn move_over(file: &Path, destination: &Path) -> io::Result<()> {
+    fs::rename(file, destination)
 }
 
 /// Whether a file of this name is one that was never published.
@@ -251,7 +301,9 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::steps::Step;
-    use super::{PendingFile, create_folders, is_temporary, sweep_stale, sync_folders};
+    use super::{
+        PendingFile, Unpublished, create_folders, is_temporary, sweep_stale, sync_folders,
+    };
 
     #[test]
     fn publishing_never_replaces_unless_asked_to() {
@@ -295,6 +347,18 @@ mod tests {
         assert!(names(root.path()).iter().all(|name| is_temporary(name)));
         drop(pending);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_is_abandoned_leaves_nothing_and_nothing_new_begins() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::write(&path, "half").unwrap();
+        let mut unpublished = Unpublished { paths: BTreeSet::new(), is_abandoned: false };
+        assert!(unpublished.insert(&path));
+        unpublished.abandon();
+        assert!(!path.exists());
+        assert!(!unpublished.insert(&path));
     }
 
     #[test]

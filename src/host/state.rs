@@ -6,14 +6,14 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::host::atomic_file::PendingFile;
+use crate::host::atomic_file::{self, PendingFile};
 
 /// Where state is kept when nobody says otherwise and it can be written.
 pub(super) const DEFAULT: &str = "/var/lib/walden";
 
 /// The memory of one data directory, or of one cluster seen from elsewhere. Where none can be kept
 /// it forgets at once: never an error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StateDirectory {
     folder: Option<PathBuf>,
     identity: String,
@@ -68,15 +68,58 @@ impl StateDirectory {
 
     /// As `remembers`, for what may have changed since: only if it was written down lately.
     pub fn remembers_for(&self, fact: &str, time: Duration) -> bool {
-        let written = self.path(fact).and_then(|path| fs::metadata(path).ok()?.modified().ok());
-        // In the future, after the clock was set back: not lately.
-        let age = written.and_then(|written| written.elapsed().ok());
-        age.is_some_and(|age| age < time) && self.remembers(fact)
+        self.path(fact).is_some_and(|path| is_young(&path, time)) && self.remembers(fact)
+    }
+
+    /// Writes down `text` under `name`, in the place of what stood there.
+    pub fn note(&self, name: &str, text: &str) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let mut pending = PendingFile::create(&folder.join(name), 0o600)?;
+        pending.write(self.line(text).as_bytes())?;
+        pending.hand_over()
+    }
+
+    /// What was written down under `name` lately, and is whole.
+    pub fn noted(&self, name: &str, lasts: Duration) -> Option<String> {
+        let path = self.folder.as_ref()?.join(name);
+        if !is_young(&path, lasts) {
+            return None;
+        }
+        let said = fs::read_to_string(path).ok()?;
+        let said = said.strip_prefix(&self.identity)?.strip_prefix('\n')?.strip_suffix('\n')?;
+        Some(said.to_owned())
+    }
+
+    pub fn forget(&self, name: &str) {
+        // Not there, or not ours to remove: what it says is checked whenever it is read.
+        let _ = self.folder.as_ref().map(|folder| fs::remove_file(folder.join(name)));
+    }
+
+    /// Removes the notes whose name begins with `prefix` and that are older than `lasts`, and what
+    /// processes that were killed left half written.
+    pub fn forget_old(&self, prefix: &str, lasts: Duration) {
+        let Some(folder) = &self.folder else { return };
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_note = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+            if is_note && !is_young(&entry.path(), lasts) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let _ = atomic_file::sweep_stale(folder);
     }
 
     /// Where it is kept; `None` where nothing can be.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
+    }
+
+    /// A private folder in it, for what is larger than a fact; `whose` keeps two apart.
+    pub fn room(&self, whose: &str) -> Option<PathBuf> {
+        let room = self.folder.as_ref()?.join(format!("room-{}", hash(whose)));
+        let made = private_directory(&room);
+        made.inspect_err(|error| tracing::warn!(place = %room.display(), %error, "no room"))
+            .ok()
+            .map(|()| room)
     }
 
     fn path(&self, fact: &str) -> Option<PathBuf> {
@@ -86,6 +129,13 @@ impl StateDirectory {
     fn line(&self, fact: &str) -> String {
         format!("{}\n{fact}\n", self.identity)
     }
+}
+
+fn is_young(path: &Path, lasts: Duration) -> bool {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    // In the future, after the clock was set back: not lately.
+    let age = written.and_then(|written| written.elapsed().ok());
+    age.is_some_and(|age| age < lasts)
 }
 
 /// Makes the folder of one identity under `base`, both private, or says why not.
@@ -176,6 +226,29 @@ mod tests {
     }
 
     #[test]
+    fn notes_are_read_whole_and_young_or_not_at_all() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        let hour = Duration::from_secs(3600);
+        let path = |name: &str| state.folder().unwrap().join(name);
+        for (name, text) in [("note-a", "one"), ("note-b", "two\nlines"), ("else", "three")] {
+            state.note(name, text).unwrap();
+            assert_eq!(state.noted(name, hour).as_deref(), Some(text));
+        }
+        state.forget("note-a");
+        assert_eq!(state.noted("note-a", hour), None);
+        fs::write(path("note-c"), "7512345 /data\ntor").unwrap();
+        assert_eq!(state.noted("note-c", hour), None);
+        for name in ["note-b", "else"] {
+            let file = fs::File::options().write(true).open(path(name)).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            assert_eq!(state.noted(name, hour), None);
+        }
+        state.forget_old("note-", hour);
+        assert!(!path("note-b").exists() && path("note-c").exists() && path("else").exists());
+    }
+
+    #[test]
     fn one_cluster_does_not_know_what_another_does() {
         let scratch = tempfile::tempdir().unwrap();
         let base = scratch.path().join("state");
@@ -203,6 +276,18 @@ mod tests {
         let folder = state.folder().unwrap();
         let file = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
         assert_eq!([mode(&base), mode(folder), mode(&file)], [0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn each_room_is_private_and_its_own() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state = open(scratch.path());
+        let [one, other] = ["s3://one", "s3://other"].map(|whose| state.room(whose).unwrap());
+        assert_ne!(one, other);
+        assert_eq!(state.room("s3://one"), Some(one.clone()));
+        assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(state.room("s3://one"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod tablespace_map;
 pub mod control_file;
 pub mod wal;
 pub mod wal_file_check;
+pub mod archive_status;
 pub mod installation;
 pub mod server;
 pub mod connection;

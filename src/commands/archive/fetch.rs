@@ -9,14 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::archive::Caller;
+use crate::commands::archive::prefetch::Prefetch;
+use crate::commands::archive::target::Target;
 use crate::commands::{App, Retries};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::host::atomic_file::PendingFile;
 use crate::host::backoff;
 use crate::host::clock::Deadline;
-use crate::postgres::wal_file_check::WalFileCheck;
-use crate::postgres::{SystemIdentifier, WalFileName};
-use crate::repository::{Home, Repository};
+use crate::postgres::WalFileName;
+use crate::repository::Repository;
 
 /// What is damaged in the store stays damaged; what was damaged on the way comes whole the next
 /// time.
@@ -28,13 +28,27 @@ pub fn run(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
     let caller = Caller::find(None, app.settings.pgdata.as_deref())?;
     let target = Target { name: *name, destination, caller: &caller };
     let deadline = Deadline::after(app.settings.fetch.retry_for);
+    app.settings.require_repositories()?;
+    let prefetch = Prefetch::of(app, &caller, name);
+    if prefetch.as_ref().is_some_and(|prefetch| prefetch.serves(&target, deadline)) {
+        return Ok(());
+    }
+    from_repositories(app, &target, deadline)?;
+    if let Some(prefetch) = prefetch {
+        prefetch.goes_on_from_here();
+    }
+    Ok(())
+}
+
+fn from_repositories(app: &App, target: &Target<'_>, deadline: Deadline) -> Result<()> {
     let repositories = app.repositories(Retries::None)?;
+    let name = &target.name;
     let mut patience = Patience::new(deadline);
     loop {
-        match fetch_from_any(&target, &repositories).context(|| format!("fetch {name}")) {
+        match fetch_from_any(target, &repositories).context(|| format!("fetch {name}")) {
             Err(error) if patience.allows(&error) => {
                 tracing::info!(%error, "will try again");
-                patience.pause(&error, || caller.is_being_promoted(name));
+                patience.pause(&error, || target.caller.is_being_promoted(name));
             }
             Err(error) => return Err(patience.explain(error)),
             Ok(()) => return Ok(()),
@@ -45,11 +59,21 @@ pub fn run(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
 /// The first repository that has the file serves it; absent is what all of them have proven absent.
 fn fetch_from_any(target: &Target<'_>, repositories: &[Repository]) -> Result<()> {
     let system_identifier = target.caller.system_identifier()?;
+    first_that_has_it(repositories, |repository| {
+        target.take_from(&repository.home(system_identifier))
+    })
+}
+
+/// The outcome of the first repository that `take` succeeds with; else what leaves it undecided, if
+/// anything does; else that all of them have proven it absent.
+pub fn first_that_has_it(
+    repositories: &[Repository],
+    take: impl Fn(&Repository) -> Result<()>,
+) -> Result<()> {
     let mut undecided = None;
     let mut absent = None;
     for repository in repositories {
-        let home = repository.home(system_identifier);
-        match target.take_from(&home, system_identifier) {
+        match take(repository) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Absent => absent = Some(error),
             Err(error) => undecided = undecided.or(Some(error)),
@@ -58,69 +82,6 @@ fn fetch_from_any(target: &Target<'_>, repositories: &[Repository]) -> Result<()
     match undecided.or(absent) {
         Some(error) => Err(error),
         None => Err(Error::new(ErrorKind::Usage, "no repository is configured")),
-    }
-}
-
-/// A fetch that is killed leaves its temporary file in pg_wal. Under this name PostgreSQL removes
-/// it when it starts again (`RemoveTempXlogFiles`, xlog.c), and ignores it until then.
-const TEMPORARY_PREFIX: &str = "xlogtemp.walden-";
-
-/// Where PostgreSQL wants the file, and the server it is for.
-struct Target<'a> {
-    name: WalFileName,
-    destination: &'a Path,
-    caller: &'a Caller,
-}
-
-impl Target<'_> {
-    /// Nobody sees the file before it is whole and checked.
-    fn take_from(&self, home: &Home, system_identifier: SystemIdentifier) -> Result<()> {
-        let mut pending = PendingFile::create_as(TEMPORARY_PREFIX, self.destination, 0o600)
-            .map_err(|e| self.unwritable(e))?;
-        let mut check = WalFileCheck::new(&self.name);
-        home.get_wal(&self.name, |piece| {
-            check.write(piece).map_err(|error| error.with_kind(ErrorKind::Corrupt))?;
-            pending.write(piece).map_err(|e| self.unwritable(e))
-        })?;
-        self.expect_ours(check, system_identifier)?;
-        // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`,
-        // xlogarchive.c).
-        pending.hand_over().map_err(|e| self.unwritable(e))
-    }
-
-    fn unwritable(&self, error: std::io::Error) -> Error {
-        let kind = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-            _ => ErrorKind::Host,
-        };
-        Error::new(kind, format!("cannot write {}", self.destination.display()))
-            .source(error)
-            .hint("Is there room in pg_wal, and may the server's user write there?")
-    }
-
-    fn expect_ours(&self, check: WalFileCheck, ours: SystemIdentifier) -> Result<()> {
-        let checked = check.finish().map_err(|error| error.with_kind(ErrorKind::Corrupt))?;
-        let Some(facts) = checked else { return Ok(()) };
-        if facts.system_identifier != ours {
-            let found = facts.system_identifier;
-            return Err(Error::new(
-                ErrorKind::ForeignCluster,
-                format!("the archived file is of cluster {found}, {} is {ours}", self.caller.place),
-            )
-            .hint("Point walden at the repository of this cluster."));
-        }
-        let wanted = self.caller.control_file.and_then(|file| file.wal_segment_size);
-        match wanted {
-            Some(wanted) if wanted != facts.segment_size => Err(Error::new(
-                ErrorKind::ForeignCluster,
-                format!(
-                    "the archived file has {} bytes, this server wants {wanted}",
-                    facts.segment_size
-                ),
-            )
-            .hint("The cluster was given another --wal-segsize; restore a backup made since.")),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -1,9 +1,17 @@
-//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images.
+//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images; `prefetch`
+//! fetches ahead.
 
 pub mod push;
 pub mod fetch;
+pub mod prefetch;
+mod delivery;
+mod look_ahead;
+mod pace;
+mod acknowledged;
 mod source;
 mod frames;
+mod target;
+mod spool;
 mod place;
 
 use std::path::Path;
@@ -16,8 +24,13 @@ use crate::host::{self, clock};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::{SystemIdentifier, WalFileName};
 
+/// Bytes read at a time from a file that is only looked at: large enough to be quick, small enough
+/// to stay in the cache. A buffer for a whole segment would cost more in page faults than the
+/// reading.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// The cluster that a command was called for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Caller {
     /// `None` outside of a data directory: a segment says itself where it belongs, other files do
     /// not.
@@ -34,6 +47,11 @@ impl Caller {
         };
         let control_file = Some(ControlFile::read(&pgdata)?);
         Ok(Caller { control_file, place: pgdata.display().to_string() })
+    }
+
+    /// `None` outside of one.
+    fn data_directory(&self) -> Option<&Path> {
+        self.control_file.map(|_| Path::new(&self.place))
     }
 
     fn system_identifier(&self) -> Result<SystemIdentifier> {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::codec::Origin;
-use crate::commands::archive::Caller;
 use crate::commands::{App, Retries};
 use crate::config::RepositorySettings;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +20,7 @@ const CLAIM_LASTS: Duration = Duration::from_secs(60 * 60);
 pub struct Place<'a> {
     pub app: &'a App,
     pub repository: &'a RepositorySettings,
-    pub caller: &'a Caller,
+    pub state: &'a StateDirectory,
     pub origin: &'a Origin,
     pub deadline: Deadline,
 }
@@ -31,15 +30,15 @@ impl Place<'_> {
     /// honours conditional writes, is found out once and then remembered.
     pub fn claimed_home(&self) -> Result<Home> {
         let url = &self.repository.url;
-        let state = self.caller.state(self.app, self.origin.system_identifier);
-        let place = self.place();
+        let state = self.state;
+        let place = name_of(self.app, self.repository);
         let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
         if state.remembers(&overwrites) {
             return self.home(ConditionalPut::No);
         }
         let home = self.home(self.app.settings.s3.conditional_put)?;
         if is_directory(url) && state.remembers(&claimed) {
-            return self.still_there(home, &state);
+            return self.still_ours(home);
         }
         if state.remembers_for(&claimed, CLAIM_LASTS) {
             return Ok(home);
@@ -62,37 +61,39 @@ impl Place<'_> {
         }
     }
 
-    /// A directory that was ours and has no `cluster.json` is an empty mount point, most likely:
-    /// what went there would be gone the moment the disk is back. To look costs microseconds.
-    fn still_there(&self, home: Home, state: &StateDirectory) -> Result<Home> {
-        if home.is_claimed()? {
+    /// To be asked before every file. A directory that was ours and has no `cluster.json` is an
+    /// empty mount point, most likely: what went there would be gone the moment the disk is back.
+    /// To look costs microseconds there.
+    pub fn still_ours(&self, home: Home) -> Result<Home> {
+        if !is_directory(&self.repository.url) || home.is_claimed()? {
             return Ok(home);
         }
         let message = format!("{}/cluster.json was there and is gone", home.url());
-        let state = state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let state =
+            self.state.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
         Err(Error::new(ErrorKind::WrongPlace, message).hint(format!(
             "Mount the disk it is on; if the repository was emptied on purpose, remove {state}, \
              and the next push begins it anew."
         )))
     }
 
-    /// Two stores may have a bucket of the same name.
-    fn place(&self) -> String {
-        let by_variable = || {
-            let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-            names.into_iter().find_map(|name| std::env::var(name).ok())
-        };
-        let url = &self.repository.url;
-        match self.app.settings.s3.endpoint.clone().or_else(by_variable) {
-            Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
-            _ => url.clone(),
-        }
-    }
-
     fn home(&self, conditional_put: ConditionalPut) -> Result<Home> {
         let retries = Retries::Until(self.deadline);
         let repository = self.app.open(self.repository, retries, conditional_put)?;
         Ok(repository.home(self.origin.system_identifier))
+    }
+}
+
+/// What tells this place from every other: two stores may have a bucket of the same name.
+pub fn name_of(app: &App, repository: &RepositorySettings) -> String {
+    let by_variable = || {
+        let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+        names.into_iter().find_map(|name| std::env::var(name).ok())
+    };
+    let url = &repository.url;
+    match app.settings.s3.endpoint.clone().or_else(by_variable) {
+        Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
+        _ => url.clone(),
     }
 }
 

@@ -1,18 +1,19 @@
 //! `push`: one WAL file from pg_wal to the repository.
 //!
 //! PostgreSQL recycles the file as soon as we exit 0, so we exit 0 only after every repository has
-//! confirmed that it holds the very bytes we read.
+//! confirmed that it holds the very bytes we read: in this call, or ahead of it in an earlier one.
 
 use std::path::Path;
-use std::thread;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::commands::App;
 use crate::commands::archive::Caller;
+use crate::commands::archive::acknowledged::Acknowledged;
+use crate::commands::archive::delivery::Delivery;
 use crate::commands::archive::frames;
-use crate::commands::archive::place::Place;
-use crate::commands::archive::source::Source;
-use crate::config::RepositorySettings;
-use crate::error::{Context, Result};
+use crate::commands::archive::look_ahead::LookAhead;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::WalFileName;
 
@@ -21,39 +22,46 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
     let deadline = Deadline::after(app.settings.push.deadline);
     let name = WalFileName::from_path(path)?;
     let caller = Caller::find(Some(path), app.settings.pgdata.as_deref())?;
-    let state_dir = app.settings.state_dir.as_deref();
-    push(app, &Source { path, name, caller: &caller, state_dir }, deadline)
-}
-
-/// One file into every repository.
-fn push(app: &App, source: &Source<'_>, deadline: Deadline) -> Result<()> {
-    let name = &source.name;
-    let (sealed, origin) = source
-        .seal(app.settings.compression, frames::threads())
-        .context(|| format!("push {name}"))?;
-    let store = |repository: &RepositorySettings| {
-        let place = Place { app, repository, caller: source.caller, origin: &origin, deadline };
-        let stored = place.claimed_home().and_then(|home| home.put_wal(name, &sealed, &origin));
-        stored.map(|_| ()).context(|| format!("push {name} to {}", repository.url))
+    let delivery = Arc::new(Delivery::new(app.clone(), caller, deadline));
+    let looks_ahead = app.settings.push.look_ahead != Some(0);
+    let Some(acknowledged) = looks_ahead.then(|| Acknowledged::of(&delivery)).flatten() else {
+        return push(&delivery, path, &name, || ()).map(|_| ());
     };
-    in_all(&app.settings.repositories, store)
+    if acknowledged.confirms(&name, path) {
+        tracing::info!(%name, "pushed ahead");
+        return Ok(());
+    }
+    let ahead = LookAhead::new(&delivery, acknowledged, path, &name);
+    let outcome = push(&delivery, path, &name, || ahead.begin());
+    match &outcome {
+        Ok(took) => ahead.finish(Some(*took)),
+        Err(error) if is_its_own(error) => ahead.finish(None),
+        Err(_) => {}
+    }
+    outcome.map(|_| ())
 }
 
-/// All at once: one that is down, and takes all the time there is, must not leave the others behind
-/// as well.
-fn in_all(
-    repositories: &[RepositorySettings],
-    store: impl Fn(&RepositorySettings) -> Result<()> + Sync,
-) -> Result<()> {
-    match repositories {
-        [one] => store(one),
-        several => thread::scope(|scope| {
-            let calls: Vec<_> = several.iter().map(|one| scope.spawn(|| store(one))).collect();
-            let outcomes = calls
-                .into_iter()
-                .map(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            // Each is joined before the first failure is told.
-            outcomes.collect::<Vec<_>>().into_iter().collect()
-        }),
-    }
+/// One file into every repository. Tells how long the repositories took.
+fn push(
+    delivery: &Delivery,
+    path: &Path,
+    name: &WalFileName,
+    once_sealed: impl FnOnce(),
+) -> Result<Duration> {
+    let sealed = delivery.seal(path, name, frames::threads()).context(|| format!("push {name}"))?;
+    once_sealed();
+    let began = Instant::now();
+    delivery.store(name, &sealed).map(|()| began.elapsed())
+}
+
+/// A fault of this file, which says nothing of the next ones: PostgreSQL asks for it again and
+/// again, and for no other until it is gone.
+fn is_its_own(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidSource
+            | ErrorKind::Conflict
+            | ErrorKind::ForeignCluster
+            | ErrorKind::Corrupt
+    )
 }

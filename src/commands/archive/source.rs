@@ -26,10 +26,18 @@ pub struct Source<'a> {
     pub state_dir: Option<&'a Path>,
 }
 
+/// A file ready to be stored.
+pub struct Sealed {
+    pub body: Body,
+    pub origin: Origin,
+    /// Of the raw content.
+    pub crc32: u32,
+}
+
 impl Source<'_> {
     /// Reads the file once: checked, counted, compressed in the same pass, by so many threads at
     /// most.
-    pub fn seal(&self, compression: Compression, threads: usize) -> Result<(Body, Origin)> {
+    pub fn seal(&self, compression: Compression, threads: usize) -> Result<Sealed> {
         let file = File::open(self.path).map_err(|e| self.unreadable(e))?;
         let size = file.metadata().map_err(|e| self.unreadable(e))?.len();
         let mut check = WalFileCheck::new(&self.name);
@@ -42,8 +50,8 @@ impl Source<'_> {
         let (content, sealed) = frames::seal(input, &keep, compression, threads)?;
         let origin = self.caller.origin(self.owner(check)?);
         let header = Header::new(kind(&self.name), self.name.to_string(), content, origin.clone());
-        let header = Part::new(header.to_frame());
-        Ok((Body::of(iter::once(header).chain(sealed)), origin))
+        let body = Body::of(iter::once(Part::new(header.to_frame())).chain(sealed));
+        Ok(Sealed { body, origin, crc32: content.crc32 })
     }
 
     /// The cluster the file belongs to: what the WAL itself says, which must be what the data

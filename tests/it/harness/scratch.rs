@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use walden::host::privileges;
 
+use super::prefetcher;
+
 pub struct Scratch(tempfile::TempDir);
 
 impl Scratch {
@@ -46,5 +48,11 @@ impl Scratch {
 
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        prefetcher::end_all_in(self.path());
     }
 }

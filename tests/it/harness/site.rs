@@ -6,9 +6,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use walden::postgres::{SegmentName, WalFileName};
+use walden::postgres::SegmentName;
 
-use super::{Scratch, Walden};
+use super::{Scratch, Walden, reference};
 
 pub const SEGMENT_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 8192;
@@ -71,6 +71,11 @@ impl Site {
         fs::write(path, control_file(system_identifier, segment_bytes)).expect("write pg_control");
     }
 
+    /// As in a recovery to the end of the archive.
+    pub fn recover(&self) {
+        fs::write(self.pgdata().join("recovery.signal"), "").expect("write recovery.signal");
+    }
+
     /// Puts `standby.signal` beside.
     pub fn become_standby(&self) {
         fs::write(self.pgdata().join("standby.signal"), "").expect("write standby.signal");
@@ -86,6 +91,27 @@ impl Site {
     /// Any file in pg_wal.
     pub fn file(&self, name: &str, bytes: &[u8]) {
         fs::write(self.pgdata().join("pg_wal").join(name), bytes).expect("write into pg_wal");
+    }
+
+    /// A segment in pg_wal that waits to be archived.
+    pub fn ready_segment(&self, name: &str, seed: u8) -> Vec<u8> {
+        let bytes = self.segment(name, seed);
+        self.ready(name);
+        bytes
+    }
+
+    /// As PostgreSQL says that a file waits to be archived.
+    pub fn ready(&self, name: &str) {
+        let status = self.pgdata().join("pg_wal/archive_status");
+        fs::create_dir_all(&status).expect("make archive_status");
+        fs::write(status.join(format!("{name}.ready")), "").expect("write a .ready file");
+    }
+
+    /// As PostgreSQL says that archive_command has succeeded.
+    pub fn done(&self, name: &str) {
+        let status = self.pgdata().join("pg_wal/archive_status");
+        let ready = status.join(format!("{name}.ready"));
+        fs::rename(ready, status.join(format!("{name}.done"))).expect("rename a .ready file");
     }
 
     pub fn push(&self, name: &str) -> Walden {
@@ -137,10 +163,24 @@ impl Site {
         fs::read(self.pgdata().join("pg_wal/RECOVERYXLOG")).ok()
     }
 
+    /// Where segments lie that were fetched ahead; with the files that tell of them.
+    pub fn spooled(&self) -> Vec<PathBuf> {
+        let is_spooled = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.len() == 33 && SegmentName::parse(&name[..24]).is_some()
+        };
+        files_below(&self.scratch.join("state")).into_iter().filter(is_spooled).collect()
+    }
+
     pub fn walden(&self) -> Walden {
+        self.walden_of(&self.repository)
+    }
+
+    /// The same with another repository.
+    pub fn walden_of(&self, repository: &str) -> Walden {
         let walden = Walden::new().as_server_user().current_dir(self.pgdata());
         let walden = walden.env("WALDEN_STATE_DIR", self.scratch.join("state"));
-        let walden = walden.repository(&self.repository).cluster("main");
+        let walden = walden.repository(repository).cluster("main");
         self.environment.iter().fold(walden, |walden, (name, value)| walden.env(name, value))
     }
 
@@ -158,11 +198,7 @@ impl Site {
 
     /// The object of a WAL file, where the repository is a directory.
     pub fn object(&self, name: &str) -> PathBuf {
-        let place = match WalFileName::parse(name).expect("the name of a WAL file") {
-            WalFileName::Segment(_) => format!("wal/{}/{}/{name}.zst", &name[..8], &name[..16]),
-            WalFileName::History(_) => format!("history/{name}.zst"),
-            _ => format!("wal/{}/{name}.zst", &name[..8]),
-        };
+        let place = reference::place_of(name);
         self.repository_directory().join(format!("main/{SYSTEM_IDENTIFIER}/{place}"))
     }
 }
