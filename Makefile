@@ -48,9 +48,9 @@ licences: $(CARGO_DENY)
 $(CARGO_DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
-bench: ## how fast, beside cp, fsync and zstd
-	@tests/setup/packages.sh test
-	@tests/setup/postgres.sh 17
+bench: ## how fast, beside cp, zstd, and the archivers that are installed
+	@tests/setup/packages.sh bench
+	@tests/setup/postgres.sh 15
 	$(CARGO) bench --locked
 
 # About as long again goes into the crashes, and into what is compared in the end.

@@ -30,14 +30,17 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
-/// `push` and `fetch` of segments larger than memory should be.
-mod large;
-
 /// `push` and the files PostgreSQL has not asked for yet.
 mod look_ahead;
 
 /// Fetching ahead of a recovery.
 mod prefetch;
+
+/// Fetching ahead of real servers.
+mod prefetch_server;
+
+/// `push` and `fetch` of segments larger than memory should be.
+mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;

@@ -228,15 +228,14 @@ impl Soak {
         drained: Duration,
         fetched: usize,
     ) {
-        let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         println!(
-            "{} segments and {} other files, {:.0} MiB, {:.0} MiB in the bucket; all there, all \
+            "{} segments and {} other files, {} MiB, {} MiB in the bucket; all there, all \
              the same\nfailed by exit code: {failures:?}\ndrained in {:.1} s, {fetched} files \
              fetched meanwhile",
             tally.segments,
             tally.others,
-            mebibytes(tally.bytes),
-            mebibytes(tally.stored_bytes),
+            tally.bytes >> 20,
+            tally.stored_bytes >> 20,
             drained.as_secs_f64(),
         );
     }

@@ -4,6 +4,7 @@
 #   tests/setup/packages.sh build   a C compiler, for zstd and ring
 #   tests/setup/packages.sh demo    that, and what downloads and unpacks PostgreSQL
 #   tests/setup/packages.sh test    that, and what the tests read their results with
+#   tests/setup/packages.sh bench   that, and what tells the memory of a process
 #
 # Only where something is missing is apt-get asked, as root or by sudo. The Debian package of PostgreSQL is wanted
 # for pg_waldump; it is told to make no cluster and to start nothing.
@@ -42,6 +43,12 @@ needs_of_test() {
     fi
 }
 
+needs_of_bench() {
+    needs_of_test
+    # bash has a word of that name, which tells no memory.
+    [ -x /usr/bin/time ] || missing+=(time)
+}
+
 make_no_cluster() {
     local settings=/etc/postgresql-common/createcluster.d
     [ -e /usr/share/postgresql-common ] && return
@@ -57,7 +64,8 @@ case "${1:-}" in
     build) needs_of_build ;;
     demo) needs_of_demo ;;
     test) needs_of_test ;;
-    *) echo "packages.sh: for build, demo or test?" >&2; exit 2 ;;
+    bench) needs_of_bench ;;
+    *) echo "packages.sh: for build, demo, test or bench?" >&2; exit 2 ;;
 esac
 
 [ ${#missing[@]} -gt 0 ] || exit 0

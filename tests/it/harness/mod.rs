@@ -10,9 +10,10 @@ pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.
 #[cfg(feature = "test-stores")]
 pub mod garage;
-pub mod prefetcher;
 /// Who writes, for as long as a test wants.
 pub mod load;
+/// What was called and what it left running.
+pub mod prefetcher;
 pub mod processes;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.

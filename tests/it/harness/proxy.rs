@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -39,6 +40,8 @@ struct State {
     client: Client<HttpConnector, Full<Bytes>>,
     seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
+    under_way: AtomicUsize,
+    most_at_once: AtomicUsize,
     chance: Mutex<Chance>,
     /// Real stores create atomically. Both test servers look, then write: so one at a time.
     put_turn: tokio::sync::Mutex<()>,
@@ -118,6 +121,8 @@ impl Proxy {
             client: Client::builder(TokioExecutor::new()).build(connector),
             seen: Mutex::default(),
             rules: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
             chance: Mutex::default(),
             put_turn: tokio::sync::Mutex::default(),
         });
@@ -198,8 +203,14 @@ impl Proxy {
         self.requests().iter().filter(|seen| seen.method == method).count()
     }
 
+    /// How many requests were under way at once, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::SeqCst)
+    }
+
     pub fn forget_requests(&self) {
         self.state.seen.lock().unwrap().clear();
+        self.state.most_at_once.store(0, Ordering::SeqCst);
     }
 }
 
@@ -235,7 +246,13 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
 }
 
 async fn serve(socket: tokio::net::TcpStream, state: Arc<State>) {
-    let service = service_fn(move |request| answer(state.clone(), request));
+    let service = service_fn(move |request| {
+        let state = state.clone();
+        async move {
+            let _under_way = state.enter();
+            answer(state.clone(), request).await
+        }
+    });
     let http = hyper::server::conn::http1::Builder::new();
     http.serve_connection(TokioIo::new(socket), service).await.ok();
 }
@@ -266,7 +283,21 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     break_answer(fault, head, body).await
 }
 
+struct UnderWay<'a>(&'a State);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl State {
+    fn enter(&self) -> UnderWay<'_> {
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        UnderWay(self)
+    }
+
     fn fault_for(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().unwrap();
         let applies = |rule: &&mut Rule| {
