@@ -146,7 +146,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{ObjectReader, PIECE_BYTES, read_body};
-    use crate::error::{Error, ErrorKind};
+    use crate::error::{Error, ErrorKind, Result};
     use crate::storage::faulty::{Fault, Faulty};
     use crate::storage::memory::Memory;
     use crate::storage::{Body, Key, Part, Storage, Verb};
@@ -159,7 +159,7 @@ mod tests {
         (memory, key, bytes)
     }
 
-    fn read(storage: &dyn Storage, key: &Key) -> std::result::Result<Vec<u8>, Error> {
+    fn read(storage: &dyn Storage, key: &Key) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut reader = ObjectReader::begin(storage, key)?;
         match reader.read_to_end(&mut bytes) {

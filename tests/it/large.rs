@@ -2,6 +2,7 @@
 //! pieces, and the memory for either does not grow with them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -104,7 +105,9 @@ fn without_a_place_for_a_large_segment_to_wait_it_is_refused() {
     let site = Site::new();
     let state = site.scratch().directory("small");
     // Mounting takes root; without it the unit tests of the frames tell as much.
-    let mounted = mount(&["-t", "tmpfs", "-o", "size=1m,mode=1777", "tmpfs"], &state);
+    let owner = fs::metadata(&state).unwrap().uid();
+    let options = format!("size=1m,mode=700,uid={owner}");
+    let mounted = mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &state);
     if !mounted.is_ok_and(|status| status.success()) {
         return;
     }

@@ -19,15 +19,30 @@ const ROOM_BYTES_MAX: u64 = 64 << 20;
 impl S3 {
     pub(super) async fn read(&self, client: &Client, key: &Key) -> Result<Bytes> {
         let place = self.place(key);
-        let answer = client
+        let answer = self.ask(client, key).await?;
+        self.object(answer, &place).await
+    }
+
+    /// The CRC-32 of an object, which may be too large to be held.
+    pub(super) async fn read_checksum(&self, client: &Client, key: &Key) -> Result<u32> {
+        let place = self.place(key);
+        let mut body = self.ask(client, key).await?.body;
+        let mut crc32 = crc32fast::Hasher::new();
+        while let Some(piece) = body.next().await {
+            crc32.update(&piece.map_err(|error| errors::sort_body(error, &place))?);
+        }
+        Ok(crc32.finalize())
+    }
+
+    async fn ask(&self, client: &Client, key: &Key) -> Result<GetObjectOutput> {
+        client
             .get_object()
             .bucket(&self.bucket)
             .key(self.key(key))
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
-        self.object(answer, &place).await
+            .map_err(|error| errors::sort(error, Asked::Object, &self.place(key)))
     }
 
     /// HTTP cannot tell the size of an object but with some bytes of it; an object that has none is

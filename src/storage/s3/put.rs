@@ -122,8 +122,8 @@ impl S3 {
         let place = self.place(key);
         let has_ours = match answer.checksum_crc32() {
             Some(theirs) => theirs == encode_crc32(body.crc32),
-            None => match self.read(client, key).await {
-                Ok(bytes) => crc32fast::hash(&bytes) == body.crc32,
+            None => match self.read_checksum(client, key).await {
+                Ok(crc32) => crc32 == body.crc32,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let message = format!("{place} was accepted and is not there");
                     return Err(Error::new(ErrorKind::Unreachable, message)
