@@ -22,11 +22,13 @@ const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(900);
 const DELAY: Duration = Duration::from_millis(20);
 
+type Fetch = fn(&Home) -> Call;
+
 /// Where a lane's WAL is, filled by `archiver`, and how PostgreSQL gets it from there.
 struct Lane {
     name: &'static str,
     home: Home,
-    fetch: fn(&Home) -> Call,
+    fetch: Fetch,
     took: Vec<Duration>,
 }
 
@@ -72,7 +74,7 @@ fn lanes(scratch: &Scratch, wal: &Wal, store: &Rc<Store>, segments: &[PathBuf]) 
     };
     let cp = |home: &Home| home.call().program(["cp"]).arg(home.repository().join("%f")).arg("%p");
     let walrus = |home: &Home| peers::walrus(home).program(["walrus", "wal-fetch", "%f", "%p"]);
-    let all: [(&str, peers::Contender, bool, fn(&Home) -> Call); 6] = [
+    let all: [(&str, peers::Contender, bool, Fetch); 6] = [
         ("`cp` of plain files", peers::LINK, false, cp),
         ("`walden fetch`, directory", peers::WALDEN, false, walden),
         ("`walden fetch`, S3 with 20 ms", peers::WALDEN, true, walden),
