@@ -3,12 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint tidy licences bench test-stores
+.PHONY: help demo test check format lint tidy licences bench soak test-stores
 
 CARGO ?= cargo
 TOOLS := target/tools
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 POSTGRESQL_MAJORS := 15 16 17 18
+SOAK_SECONDS ?= 600
+CRASH_ROUNDS ?= 20
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -50,6 +52,13 @@ bench: ## how fast, beside cp, zstd, and the archivers that are installed
 	@tests/setup/packages.sh bench
 	@tests/setup/postgres.sh 15
 	$(CARGO) bench --locked
+
+# About as long again goes into the crashes, and into what is compared in the end.
+soak: ## ten minutes over a store that fails, then kill -9 everywhere (SOAK_SECONDS, CRASH_ROUNDS)
+	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	WALDEN_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
+	WALDEN_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --locked --test it crash:: -- --nocapture
 
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)
 	@tests/setup/packages.sh test

@@ -172,7 +172,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Span,
         default: Some("60s"),
         example: "2min",
-        meaning: "How long one request may take from beginning to end.",
+        meaning: "How long one request may take from beginning to end; one that sends more than 64 MiB \
+                  has another second for each MiB more.",
     },
     Key {
         path: "s3.connect_timeout",

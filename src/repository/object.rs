@@ -139,3 +139,94 @@ fn take(from: &mut impl BufRead, to: &mut [u8]) -> io::Result<usize> {
     from.consume(length);
     Ok(length)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use super::{ObjectReader, PIECE_BYTES, read_body};
+    use crate::error::{Error, ErrorKind};
+    use crate::storage::faulty::{Fault, Faulty};
+    use crate::storage::memory::Memory;
+    use crate::storage::{Body, Key, Part, Storage, Verb};
+
+    fn object(size: u64) -> (Arc<Memory>, Key, Vec<u8>) {
+        let (memory, key) = (Arc::new(Memory::new()), Key::new("object").unwrap());
+        let mut bytes = vec![7; size as usize];
+        bytes.iter_mut().step_by(99_991).enumerate().for_each(|(n, byte)| *byte = n as u8);
+        memory.put_new(&key, &Body::new(bytes.clone())).unwrap();
+        (memory, key, bytes)
+    }
+
+    fn read(storage: &dyn Storage, key: &Key) -> std::result::Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let mut reader = ObjectReader::begin(storage, key)?;
+        match reader.read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(error.downcast().unwrap()),
+        }
+    }
+
+    #[test]
+    fn what_is_small_takes_one_request_and_what_is_large_one_for_each_piece() {
+        for (size, requests) in [
+            (0, (1, 0)),
+            (1, (1, 0)),
+            (PIECE_BYTES, (1, 0)),
+            (PIECE_BYTES + 1, (1, 1)),
+            (2 * PIECE_BYTES + 5, (1, 2)),
+        ] {
+            let (memory, key, bytes) = object(size);
+            let faulty = Faulty::new(memory);
+            assert!(read(&faulty, &key).unwrap() == bytes, "{size}");
+            assert_eq!((faulty.calls(Verb::Get), faulty.calls(Verb::GetRange)), requests);
+        }
+    }
+
+    #[test]
+    fn a_piece_that_fails_is_asked_for_again_a_few_times() {
+        let (memory, key, bytes) = object(2 * PIECE_BYTES);
+        let faulty = Faulty::new(memory);
+        for nth in [1, 2] {
+            faulty.fail(Verb::GetRange, nth, Fault::Before(ErrorKind::Unreachable));
+        }
+        assert!(read(&faulty, &key).unwrap() == bytes);
+        faulty.fail_always(Verb::GetRange, Fault::Before(ErrorKind::Unreachable));
+        assert_eq!(read(&faulty, &key).unwrap_err().kind(), ErrorKind::Unreachable);
+        assert_eq!(faulty.calls(Verb::GetRange), 6);
+    }
+
+    #[test]
+    fn pieces_that_come_short_or_not_at_all_are_never_absence() {
+        let (memory, key, _) = object(2 * PIECE_BYTES);
+        for (verb, fault, expected) in [
+            (Verb::Get, Fault::CutShort, ErrorKind::Corrupt),
+            (Verb::GetRange, Fault::CutShort, ErrorKind::Corrupt),
+            (Verb::GetRange, Fault::Before(ErrorKind::NotFound), ErrorKind::Unreachable),
+            (Verb::GetRange, Fault::Before(ErrorKind::NotAllowed), ErrorKind::NotAllowed),
+        ] {
+            let faulty = Faulty::new(memory.clone());
+            faulty.fail_always(verb, fault);
+            assert_eq!(read(&faulty, &key).unwrap_err().kind(), expected, "{verb:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_exchanged_for_a_shorter_one_meanwhile_is_damaged() {
+        let (memory, key, _) = object(2 * PIECE_BYTES);
+        let mut reader = ObjectReader::begin(&*memory, &key).unwrap();
+        memory.delete(&key).unwrap();
+        memory.put_new(&key, &Body::new(vec![7; PIECE_BYTES as usize + 1])).unwrap();
+        let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.downcast::<Error>().unwrap().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_body_is_read_across_its_parts() {
+        let body = Body::of([&b"one"[..], b"", b"two"].map(Part::new));
+        let mut bytes = Vec::new();
+        read_body(&body).read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"onetwo");
+    }
+}

@@ -300,6 +300,24 @@ fn nothing_ahead_gets_in_the_way_of_the_file_asked_for() {
     assert!(!requests.iter().any(|seen| seen.path.contains(&name(3))), "{requests:?}");
 }
 
+/// Beyond what the stack of a store allows by itself, too.
+#[test]
+fn as_many_are_on_their_way_at_once_as_allowed() {
+    let bucket = Bucket::start();
+    let site = site_on(&bucket);
+    site.segment(&name(0), 0);
+    push(&site, &name(0)).run().succeeds();
+    for number in 1..42 {
+        site.ready_segment(&name(number), 1);
+    }
+    bucket.proxy.fault(Some("PUT"), "", Fault::Delay(Duration::from_secs(2)));
+    bucket.proxy.forget_requests();
+    push(&site, &name(1)).env("WALDEN_PUSH_LOOK_AHEAD", "20").run().succeeds();
+    assert_eq!(bucket.proxy.count("PUT"), 41);
+    let most = bucket.proxy.most_at_once();
+    assert!((17..=20).contains(&most), "{most}");
+}
+
 #[test]
 fn look_ahead_can_be_turned_off() {
     let site = Site::new();

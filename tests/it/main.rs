@@ -36,11 +36,23 @@ mod look_ahead;
 /// Fetching ahead of a recovery.
 mod prefetch;
 
+/// Fetching ahead of real servers.
+mod prefetch_server;
+
+/// `push` and `fetch` of segments larger than memory should be.
+mod large;
+
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
 /// The whole story, on every version.
 mod story;
+
+/// Everything killed at any instant.
+mod crash;
+
+/// Archiving for as long as one wants, over a store that fails.
+mod soak;
 
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::within;
 use crate::harness::site::{self, SYSTEM_IDENTIFIER, files_below};
-use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Site, prefetcher};
+use crate::harness::{Bucket, Fault, Site, prefetcher, program};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -122,7 +122,7 @@ fn what_lies_wrong_in_the_spool_is_never_served() {
             fs::write(file, bytes).unwrap();
         }),
         ("truncated", |file| {
-            fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap()
+            fs::File::options().write(true).open(file).unwrap().set_len(8192).unwrap();
         }),
         ("empty", |file| fs::write(file, "").unwrap()),
         ("zeros", |file| fs::write(file, vec![0; site::SEGMENT_BYTES]).unwrap()),
@@ -169,12 +169,10 @@ fn another_cluster_and_another_repository_have_spools_of_their_own() {
 
 #[test]
 fn a_prefetcher_killed_at_any_instant_costs_time_only() {
-    let site = recovering(60);
-    let mut random = fastrand::Rng::with_seed(60);
-    let mut number = 1;
-    while number <= 60 {
+    let site = recovering(40);
+    let mut random = fastrand::Rng::with_seed(40);
+    for number in 1..=40 {
         comes_right(&site, number);
-        number += 1;
         std::thread::sleep(Duration::from_millis(random.u64(..20)));
         if random.bool() {
             for pid in prefetcher::all_in(&site.pgdata()) {
@@ -190,6 +188,8 @@ fn it_ends_when_told_to_and_the_next_fetch_starts_another() {
     let site = recovering(5);
     comes_right(&site, 1);
     let first = prefetcher::the_one_in(&site.pgdata());
+    let leads = || rustix::process::getsid(Some(first)) == Ok(first);
+    assert!(within(PATIENCE, leads), "signals to PostgreSQL's group do not reach it");
     prefetcher::signal(first, Signal::TERM);
     prefetcher::wait_until_gone(&site.pgdata());
     comes_right(&site, 2);
@@ -275,8 +275,57 @@ fn without_the_state_directory_it_ends_and_fetch_works() {
     assert!(prefetcher::all_in(&site.pgdata()).is_empty());
 }
 
+/// In a mount namespace of its own the state directory is another disk, of this size; `fetch 1` and
+/// `fetch 2` are run there, the second one without the repository if the spool has it.
+#[track_caller]
+fn with_the_state_on_a_disk_of(size: &str) -> (Site, String) {
+    let site = recovering(3);
+    let script = r#"
+        mount -t tmpfs -o size=$5,mode=700 tmpfs "$1" || exit 99
+        cd "$2" || exit 98
+        fetch() {
+            WALDEN_STATE_DIR="$1" "$3" --repository "file://$4" --cluster main fetch "$5" "$6"
+        }
+        fetch "$1" "$2" "$3" "$4" 000000010000000000000001 pg_wal/first || exit 97
+        for n in $(seq 100); do
+            ls "$1"/*/room-*/000000010000000000000002.???????? 2>/dev/null && break
+            sleep 0.02
+        done
+        ls "$1"/*/room-*/000000010000000000000002.???????? >/dev/null 2>&1 &&
+            mount -t tmpfs tmpfs "$4"
+        fetch "$1" "$2" "$3" "$4" 000000010000000000000002 pg_wal/RECOVERYXLOG"#;
+    let is_root = rustix::process::geteuid().is_root();
+    let output = std::process::Command::new("unshare")
+        .arg(if is_root { "-m" } else { "-rm" })
+        .args(["sh", "-c", script, "sh"])
+        .args([site.scratch().join("state"), site.pgdata()])
+        .args([program::binary(), &site.repository_directory()])
+        .arg(size)
+        .env("WALDEN_FETCH_PREFETCH_BYTES_MAX", "1MiB")
+        .env("WALDEN_FETCH_RETRY_FOR", "0s")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+    assert_eq!(site.fetched(), Some(site::segment(&name(2), 2, SYSTEM_IDENTIFIER)));
+    (site, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 #[test]
-fn there_is_none_outside_recovery_and_none_where_it_is_turned_off() {
+fn from_another_disk_a_segment_is_copied() {
+    let (_site, seen) = with_the_state_on_a_disk_of("4m");
+    assert!(seen.contains(&name(2)), "it was served from the spool");
+}
+
+#[test]
+fn a_disk_that_would_be_filled_is_left_alone() {
+    let (site, seen) = with_the_state_on_a_disk_of("1500k");
+    assert_eq!(seen, "");
+    prefetcher::the_one_in(&site.pgdata());
+}
+
+#[test]
+fn there_is_none_where_nobody_would_want_it() {
     let site = Site::new();
     fill(&site, 3);
     comes_right(&site, 1);
@@ -288,11 +337,17 @@ fn there_is_none_outside_recovery_and_none_where_it_is_turned_off() {
     site.file("00000002.history", b"1\t0/2000000\tno reason\n");
     site.push("00000002.history").run().succeeds();
     site.fetch("00000002.history").run().succeeds();
-    std::thread::sleep(Duration::from_millis(300));
+    let state = files_below(&site.scratch().join("state"));
+    assert!(!state.iter().any(|file| file.ends_with("wanted")), "{state:?}");
+    // A server that is process 1 would take an orphan for a child of its own.
+    fs::write(site.pgdata().join("postmaster.pid"), "1\n").unwrap();
+    site.fetch(&name(2)).run().succeeds();
+    std::thread::sleep(Duration::from_millis(500));
     assert!(prefetcher::all_in(&site.pgdata()).is_empty());
-    assert!(
-        !files_below(&site.scratch().join("state")).iter().any(|file| file.ends_with("wanted"))
-    );
+    // And with the very same fetch it is there where nothing speaks against it.
+    fs::remove_file(site.pgdata().join("postmaster.pid")).unwrap();
+    site.fetch(&name(2)).run().succeeds();
+    prefetcher::the_one_in(&site.pgdata());
 }
 
 #[test]
@@ -388,66 +443,4 @@ fn the_newest_timeline_that_may_hold_a_segment_is_fetched_first() {
     assert_eq!(site.fetched(), Some(at(4)));
     site.fetch(&of_two(6)).run().exits(1);
     comes_right(&site, 6);
-}
-
-/// A server that archived `count` segments with a row each, and a copy of before.
-fn archived(bucket: &Bucket, count: usize) -> (Cluster, Cluster) {
-    let builder = Cluster::builder(ANY_MAJOR).archive_to(bucket.url(), "main");
-    let environment = bucket.environment().into_iter();
-    let primary = environment.fold(builder, |all, (name, value)| all.env(name, value)).start();
-    primary.sql("CREATE TABLE t (n int)");
-    primary.archive_everything();
-    let copy = Cluster::copy_of(&primary);
-    for n in 1..=count {
-        primary.sql(&format!("INSERT INTO t VALUES ({n})"));
-        primary.write_wal(1);
-    }
-    primary.wait_archived();
-    (primary, copy)
-}
-
-const ROWS: &str = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t";
-
-#[test]
-fn a_server_recovers_all_rows_from_a_slow_bucket() {
-    let bucket = Bucket::start();
-    let (primary, mut copy) = archived(&bucket, 40);
-    copy.signal("recovery.signal");
-    bucket.proxy.forget_requests();
-    bucket.proxy.fault(None, "", Fault::Delay(Duration::from_millis(20)));
-    copy.start_again();
-    copy.wait_until("NOT pg_is_in_recovery()");
-    assert_eq!(copy.value(ROWS), primary.value(ROWS));
-    assert_eq!(copy.value(ROWS), "40 820");
-    prefetcher::wait_until_gone(copy.pgdata());
-    let requests = bucket.proxy.requests();
-    let found = bucket.objects();
-    for segment in found.iter().filter(|key| key.contains("/wal/") && !key.contains(".backup")) {
-        let of_it = requests.iter().filter(|seen| seen.path.contains(segment.as_str()));
-        // PostgreSQL itself asks for the last ones again.
-        assert!(of_it.count() <= 3, "{segment}: {requests:#?}");
-    }
-}
-
-#[test]
-fn a_standby_catches_up_follows_and_leaves_nothing_when_it_stops() {
-    let bucket = Bucket::start();
-    let (primary, mut standby) = archived(&bucket, 20);
-    bucket.proxy.fault(None, "", Fault::Delay(Duration::from_millis(20)));
-    standby.signal("standby.signal");
-    standby.start_again();
-    standby.wait_until("(SELECT count(*) FROM t) = 20");
-    for n in 21..=24 {
-        primary.sql(&format!("INSERT INTO t VALUES ({n})"));
-        primary.archive_everything();
-        standby.wait_until(&format!("(SELECT max(n) FROM t) = {n}"));
-    }
-    prefetcher::the_one_in(standby.pgdata());
-    let pgdata = standby.pgdata().to_owned();
-    standby.stop();
-    prefetcher::wait_until_gone(&pgdata);
-    standby.start_again();
-    standby.wait_until("(SELECT count(*) FROM t) = 24");
-    standby.promote();
-    prefetcher::wait_until_gone(&pgdata);
 }

@@ -12,13 +12,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::archive::delivery::Delivery;
-use crate::commands::archive::{PIECE_BYTES, place};
+use crate::commands::archive::place;
 use crate::host::state::StateDirectory;
 use crate::postgres::WalFileName;
 
 /// A bucket may have been emptied since.
 const LASTS: Duration = Duration::from_secs(60 * 60);
 const PREFIX: &str = "pushed-";
+/// Read at a time, into a buffer that stays in the cache.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// The records of one cluster.
 #[derive(Debug)]

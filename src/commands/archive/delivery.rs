@@ -32,6 +32,7 @@ impl Delivery {
         Delivery { app, caller, deadline, state: OnceLock::new(), homes }
     }
 
+    /// Reads, checks and compresses a file, by so many threads at most.
     pub fn seal(&self, path: &Path, name: &WalFileName, threads: usize) -> Result<Sealed> {
         let state_dir = self.app.settings.state_dir.as_deref();
         let source = Source { path, name: *name, caller: &self.caller, state_dir };

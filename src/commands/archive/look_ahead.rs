@@ -59,7 +59,7 @@ impl LookAhead {
 
     /// From now on there is time for other files: our own is compressed.
     pub fn begin(&self) {
-        if self.begun.swap(true, Ordering::Relaxed) {
+        if self.begun.swap(true, Ordering::Relaxed) || self.work.time.is_zero() {
             return;
         }
         let work = self.work.clone();
@@ -159,6 +159,14 @@ impl State {
             || self.own_done.as_ref().is_some_and(is_late)
     }
 
+    /// Whether another of so many bytes may be compressed now.
+    fn has_room(&self, bytes: u64, files_max: usize, cores: usize) -> bool {
+        // Before our own file is done nobody knows whether there will be time to send them.
+        let held_max = if self.own_done.is_some() { files_max } else { files_max.min(2 * cores) };
+        let fits = self.held_bytes + bytes <= HELD_BYTES_MAX || self.held == 0;
+        fits && self.sealing < cores && self.held < held_max
+    }
+
     /// Whether another may be sent now.
     fn may_send(&self, files_max: usize) -> bool {
         let fitting = self.own_done.map_or(0, |until| self.pace.fitting(until.remaining()));
@@ -251,17 +259,10 @@ impl Work {
         // WAL becomes half as large at least; where it does not, that is known once it is sealed.
         let bytes = size / 2;
         self.until(|state| {
-            // Before our own file is done nobody knows whether there will be time to send them.
-            let (files_max, is_late) = match state.own_done {
-                None => (self.files_max.min(2 * self.cores), false),
-                Some(until) => (self.files_max, until.remaining() < self.time / 2),
-            };
-            let has_room = state.held_bytes + bytes <= HELD_BYTES_MAX || state.held == 0;
-            let has_room = has_room && state.sealing < self.cores && state.held < files_max;
-            if is_late {
+            if state.own_done.is_some_and(|until| until.remaining() < self.time / 2) {
                 return Some(None);
             }
-            has_room.then(|| {
+            state.has_room(bytes, self.files_max, self.cores).then(|| {
                 state.sealing += 1;
                 state.held += 1;
                 state.held_bytes += bytes;
@@ -391,7 +392,7 @@ impl Drop for Seat {
 mod tests {
     use std::time::Duration;
 
-    use crate::commands::archive::look_ahead::{FAILURES_MAX, State};
+    use crate::commands::archive::look_ahead::{FAILURES_MAX, HELD_BYTES_MAX, State};
     use crate::host::clock::Deadline;
 
     fn own_done(took: Duration) -> State {
@@ -416,6 +417,20 @@ mod tests {
         assert!(sending(Duration::from_secs(1000), 2));
         assert!(!sending(Duration::from_secs(1000), 3));
         assert!(own_done(Duration::from_secs(4000)).is_over());
+    }
+
+    #[test]
+    fn what_is_held_has_its_limits() {
+        let has_room = |state: State, bytes| state.has_room(bytes, 16, 2);
+        let held = |held, held_bytes| State { held, held_bytes, ..own_done(Duration::ZERO) };
+        assert!(has_room(held(0, 0), 1 << 30), "a large one alone");
+        assert!(!has_room(held(1, 1), HELD_BYTES_MAX));
+        assert!(has_room(held(15, 32 << 20), 32 << 20));
+        assert!(!has_room(held(15, 33 << 20), 32 << 20));
+        assert!(!has_room(held(16, 16), 1));
+        assert!(!has_room(State { sealing: 2, ..held(2, 2) }, 1));
+        let own_under_way = |held| State { held, ..State::default() };
+        assert!(has_room(own_under_way(3), 1) && !has_room(own_under_way(4), 1));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::commands::App;
 use crate::commands::archive::Caller;
 use crate::commands::archive::spool::{Spool, Wanted};
 use crate::commands::archive::target::Target;
+use crate::error::ErrorKind;
 use crate::host::clock::Deadline;
 use crate::postgres::{SegmentName, WalFileName};
 
@@ -67,7 +68,10 @@ impl<'a> Prefetch<'a> {
                     }
                     Err(error) => {
                         tracing::info!(%error, "not served from the spool");
-                        spooled.remove();
+                        // A full pg_wal is no fault of what is in the spool.
+                        if error.kind() != ErrorKind::Full {
+                            spooled.remove();
+                        }
                         return false;
                     }
                 }

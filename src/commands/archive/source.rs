@@ -50,7 +50,8 @@ impl Source<'_> {
         let (content, sealed) = frames::seal(input, &keep, compression, threads)?;
         let origin = self.caller.origin(self.owner(check)?);
         let header = Header::new(kind(&self.name), self.name.to_string(), content, origin.clone());
-        let body = Body::of(iter::once(Part::new(header.to_frame())).chain(sealed));
+        let header = Part::new(header.to_frame());
+        let body = Body::of(iter::once(header).chain(sealed));
         Ok(Sealed { body, origin, crc32: content.crc32 })
     }
 

@@ -6,12 +6,15 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Key;
 use crate::storage::s3::S3;
 use crate::storage::s3::errors::{self, Asked};
+
+/// Room that is made on the word of an answer alone.
+const ROOM_BYTES_MAX: u64 = 64 << 20;
 
 impl S3 {
     pub(super) async fn read(&self, client: &Client, key: &Key) -> Result<Bytes> {
@@ -55,8 +58,7 @@ impl S3 {
         };
         let Some(range) = answer.content_range().map(str::to_owned) else {
             // Small enough to have been meant anyway, or from a store that ignores ranges.
-            let length = answer.content_length().and_then(|length| u64::try_from(length).ok());
-            if length.is_none_or(|length| length > max) {
+            if length(&answer).is_none_or(|length| length > max) {
                 return Err(ignores_ranges(&place, 0, max, "all"));
             }
             let bytes = self.object(answer, &place).await?;
@@ -67,8 +69,8 @@ impl S3 {
         let end = total.map_or(0, |total| total.min(max));
         match total {
             Some(total) if range == format!("bytes 0-{}/{total}", end.max(1) - 1) => {
-                let bytes = collect(answer.body, &place).await?;
-                Ok((whole(bytes, i64::try_from(end).ok(), &place)?, total))
+                let bytes = collect(answer.body, Some(end), &place).await?;
+                Ok((whole(bytes, Some(end), &place)?, total))
             }
             _ => Err(ignores_ranges(&place, 0, max, &range)),
         }
@@ -76,8 +78,8 @@ impl S3 {
 
     /// All of an answer that is not of a range.
     async fn object(&self, answer: GetObjectOutput, place: &str) -> Result<Bytes> {
-        let (length, has_etag) = (answer.content_length(), answer.e_tag().is_some());
-        let bytes = collect(answer.body, place).await?;
+        let (length, has_etag) = (length(&answer), answer.e_tag().is_some());
+        let bytes = collect(answer.body, length, place).await?;
         // S3 may begin an answer with 200 before it fails; an object always has an ETag.
         if !has_etag && (bytes.starts_with(b"<?xml") || bytes.starts_with(b"<Error")) {
             let message = format!("{place} answered 200 with an error");
@@ -109,7 +111,8 @@ impl S3 {
             let got = answer.content_range().unwrap_or("all");
             return Err(ignores_ranges(&place, first, last, got));
         }
-        whole(collect(answer.body, &place).await?, i64::try_from(range.end - first).ok(), &place)
+        let length = Some(range.end - first);
+        whole(collect(answer.body, length, &place).await?, length, &place)
     }
 }
 
@@ -119,14 +122,24 @@ fn ignores_ranges(place: &str, first: u64, last: u64, got: &str) -> Error {
         .hint("The object was cut short, or the store ignores ranges.")
 }
 
-async fn collect(body: ByteStream, place: &str) -> Result<Bytes> {
-    let collected = body.collect().await.map_err(|error| errors::sort_body(error, place))?;
-    Ok(collected.into_bytes())
+/// Into one piece of memory from the first byte on: to collect pieces and join them takes twice as
+/// much.
+async fn collect(mut body: ByteStream, length: Option<u64>, place: &str) -> Result<Bytes> {
+    let room = length.unwrap_or_default().min(ROOM_BYTES_MAX) as usize;
+    let mut bytes = BytesMut::with_capacity(room);
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece.map_err(|error| errors::sort_body(error, place))?);
+    }
+    Ok(bytes.freeze())
 }
 
-fn whole(bytes: Bytes, length: Option<i64>, place: &str) -> Result<Bytes> {
+fn length(answer: &GetObjectOutput) -> Option<u64> {
+    answer.content_length().and_then(|length| u64::try_from(length).ok())
+}
+
+fn whole(bytes: Bytes, length: Option<u64>, place: &str) -> Result<Bytes> {
     match length {
-        Some(length) if u64::try_from(length) != Ok(bytes.len() as u64) => {
+        Some(length) if length != bytes.len() as u64 => {
             let got = bytes.len();
             let message = format!("the answer of {place} has {got} of {length} bytes");
             Err(Error::new(ErrorKind::Unreachable, message)

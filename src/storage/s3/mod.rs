@@ -288,3 +288,20 @@ impl fmt::Debug for S3 {
         f.debug_struct("S3").field("url", &self.url()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Options, S3};
+    use crate::host::clock::Deadline;
+
+    #[test]
+    fn large_bodies_have_more_time_but_never_more_than_there_is() {
+        let store = |deadline| S3::new("bucket", None, Options::default(), deadline);
+        let limit = |bytes| store(None).time_limit(bytes).unwrap().as_secs();
+        assert_eq!([0, 64 << 20, 1 << 30].map(limit), [60, 60, 60 + 960]);
+        let hurried = store(Some(Deadline::after(Duration::from_secs(100))));
+        assert!(hurried.time_limit(1 << 30).unwrap() <= Duration::from_secs(100));
+    }
+}

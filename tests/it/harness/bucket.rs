@@ -94,11 +94,16 @@ impl Bucket {
 
     /// The keys of all objects, sorted.
     pub fn objects(&self) -> Vec<String> {
-        let folder = self.root.path().join(NAME);
+        let folder = self.folder();
         let mut keys = Vec::new();
         collect(&folder, &folder, &mut keys);
         keys.sort();
         keys
+    }
+
+    /// Where the objects are files.
+    pub fn folder(&self) -> PathBuf {
+        self.root.path().join(NAME)
     }
 
     pub fn read(&self, key: &str) -> Vec<u8> {
@@ -126,7 +131,7 @@ impl Bucket {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.root.path().join(NAME).join(key)
+        self.folder().join(key)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every wait has an end, and every failure shows the server's log. Dropped, also by a panic, the
 //! server is stopped and its directories are gone.
 
+mod kill;
 mod standby;
 
 use std::ffi::{OsStr, OsString};
@@ -18,12 +19,12 @@ use walden::postgres::server::{self, Launch, Server, State, Stop};
 use walden::postgres::{Lsn, MajorVersion};
 
 use super::session::{Rows, Session};
-use super::{Scratch, Walden, installation, program};
+use super::{Reference, Scratch, Walden, installation, program};
 
 /// The longest a test waits for PostgreSQL to do anything.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Names the socket only; every cluster has a directory of its own.
-const PORT: u16 = 5432;
+pub const PORT: u16 = 5432;
 
 /// Small and quick, and quiet between the statements of a test: WAL is written when the test writes
 /// it.
@@ -99,6 +100,14 @@ impl ClusterBuilder {
     pub fn archive_to(mut self, repository: impl Into<String>, cluster: &str) -> Self {
         self.archive = Some(Archive { repository: repository.into(), cluster: cluster.to_owned() });
         self
+    }
+
+    /// As `archive_to`, with a copy of each file for `reference` first.
+    pub fn archive_past(mut self, reference: &Reference, repository: &str) -> Self {
+        let archive = Archive { repository: repository.to_owned(), cluster: "main".to_owned() };
+        let command = reference.around(&archive.command(r#"push "%p""#));
+        self.archive = Some(archive);
+        self.setting("archive_command", &quoted(&command))
     }
 
     #[track_caller]

@@ -10,10 +10,16 @@ pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.
 #[cfg(feature = "test-stores")]
 pub mod garage;
+/// Who writes, for as long as a test wants.
+pub mod load;
+/// What was called and what it left running.
 pub mod prefetcher;
+pub mod processes;
 pub mod program;
 /// What stands between a program and its store, and breaks as told.
 pub mod proxy;
+/// Copies of what PostgreSQL handed over, to compare with.
+pub mod reference;
 pub mod scratch;
 pub mod session;
 pub mod site;
@@ -25,8 +31,10 @@ use walden::postgres::installation::Installation;
 
 pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
+pub use load::{Ledger, Load, Pgbench};
 pub use program::{Output, Running, Walden};
 pub use proxy::{Fault, Proxy};
+pub use reference::Reference;
 pub use scratch::Scratch;
 pub use site::Site;
 
@@ -36,6 +44,25 @@ pub const ANY_MAJOR: MajorVersion = MajorVersion(17);
 /// The versions the whole story is told on.
 pub fn every_major() -> impl Iterator<Item = MajorVersion> {
     (MajorVersion::OLDEST.0..=MajorVersion::NEWEST.0).map(MajorVersion)
+}
+
+/// What a test draws its chances from; said, so that a failure can be repeated. Instants are not
+/// repeated, so it may take a few attempts.
+pub fn seed() -> u64 {
+    const SEED: &str = "WALDEN_TEST_SEED";
+    let seed = std::env::var(SEED).map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().unwrap_or_else(|error| panic!("{SEED}={seed}: {error}")),
+    );
+    println!("{SEED}={seed}");
+    seed
+}
+
+/// How long or how often, as the variable says; what is usual where it says nothing.
+pub fn amount(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |amount| {
+        amount.parse().unwrap_or_else(|error| panic!("{variable}={amount}: {error}"))
+    })
 }
 
 /// The programs `tests/setup/postgres.sh` installed; without them a test fails, it is never

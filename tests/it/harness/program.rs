@@ -184,6 +184,21 @@ impl Running {
         self.collect(Some(status))
     }
 
+    /// As `wait`, and the most memory it held meanwhile, as often as it could be asked.
+    #[track_caller]
+    pub fn wait_and_weigh(mut self) -> (Output, u64) {
+        let path = format!("/proc/{}/status", self.child.id());
+        let (started, mut peak_bytes) = (Instant::now(), 0);
+        while !self.has_ended() && started.elapsed() < self.timeout {
+            let status = fs::read_to_string(&path).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            peak_bytes = peak_bytes.max(kib.unwrap_or_default() << 10);
+            thread::sleep(Duration::from_millis(2));
+        }
+        (self.wait(), peak_bytes)
+    }
+
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }

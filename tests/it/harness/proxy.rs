@@ -1,8 +1,12 @@
 //! An HTTP proxy that counts requests and breaks as told.
 
+mod chance;
+
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +26,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use chance::Chance;
+
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
@@ -34,6 +40,9 @@ struct State {
     client: Client<HttpConnector, Full<Bytes>>,
     seen: Mutex<Vec<Seen>>,
     rules: Mutex<Vec<Rule>>,
+    under_way: AtomicUsize,
+    most_at_once: AtomicUsize,
+    chance: Mutex<Chance>,
     /// Real stores create atomically. Both test servers look, then write: so one at a time.
     put_turn: tokio::sync::Mutex<()>,
 }
@@ -75,6 +84,8 @@ pub enum Fault {
     Truncate,
     /// The middle byte of the answer's body becomes another.
     FlipByte,
+    /// The middle byte of the request's body becomes another.
+    FlipSent,
     /// As stores do that keep no checksums.
     DropChecksums,
     /// The store claims to have other bytes.
@@ -110,6 +121,9 @@ impl Proxy {
             client: Client::builder(TokioExecutor::new()).build(connector),
             seen: Mutex::default(),
             rules: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+            chance: Mutex::default(),
             put_turn: tokio::sync::Mutex::default(),
         });
         let address = runtime.block_on(async {
@@ -142,9 +156,20 @@ impl Proxy {
         self.state.rules.lock().unwrap().push(rule);
     }
 
+    /// One of `faults` for this share of all requests, until healed; `seed` repeats the draw.
+    pub fn fault_share(&self, seed: u64, share: f64, faults: &[Fault]) {
+        self.state.chance.lock().unwrap().set(seed, share, faults);
+    }
+
+    /// How many faults of each kind came by chance so far.
+    pub fn faults_by_chance(&self) -> BTreeMap<String, usize> {
+        self.state.chance.lock().unwrap().given()
+    }
+
     /// No more faults.
     pub fn heal(&self) {
         self.state.rules.lock().unwrap().clear();
+        self.state.chance.lock().unwrap().end();
         self.accept_connections();
     }
 
@@ -178,8 +203,14 @@ impl Proxy {
         self.requests().iter().filter(|seen| seen.method == method).count()
     }
 
+    /// How many requests were under way at once, at most.
+    pub fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::SeqCst)
+    }
+
     pub fn forget_requests(&self) {
         self.state.seen.lock().unwrap().clear();
+        self.state.most_at_once.store(0, Ordering::SeqCst);
     }
 }
 
@@ -215,7 +246,13 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
 }
 
 async fn serve(socket: tokio::net::TcpStream, state: Arc<State>) {
-    let service = service_fn(move |request| answer(state.clone(), request));
+    let service = service_fn(move |request| {
+        let state = state.clone();
+        async move {
+            let _under_way = state.enter();
+            answer(state.clone(), request).await
+        }
+    });
     let http = hyper::server::conn::http1::Builder::new();
     http.serve_connection(TokioIo::new(socket), service).await.ok();
 }
@@ -227,7 +264,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let fault = state.fault_for(&method, &path);
     state.seen.lock().unwrap().push(Seen { method, path });
     let (mut head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let mut body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     match &fault {
         Some(Fault::LoseRequest) => return Err("lost".to_owned()),
         Some(Fault::Hang) => std::future::pending().await,
@@ -239,13 +276,28 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         Some(Fault::IgnoreCondition) => {
             head.headers.remove("if-none-match");
         }
+        Some(Fault::FlipSent) => body = flipped(&body),
         _ => {}
     }
     let (head, body) = state.forward(head, body).await?;
     break_answer(fault, head, body).await
 }
 
+struct UnderWay<'a>(&'a State);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl State {
+    fn enter(&self) -> UnderWay<'_> {
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        UnderWay(self)
+    }
+
     fn fault_for(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().unwrap();
         let applies = |rule: &&mut Rule| {
@@ -253,7 +305,9 @@ impl State {
                 && rule.method.is_none_or(|wanted| wanted == method)
                 && path.contains(&rule.part)
         };
-        let rule = rules.iter_mut().find(applies)?;
+        let Some(rule) = rules.iter_mut().find(applies) else {
+            return self.chance.lock().unwrap().fault(method);
+        };
         rule.times = if rule.times == usize::MAX { usize::MAX } else { rule.times - 1 };
         Some(rule.fault.clone())
     }
@@ -284,10 +338,8 @@ async fn break_answer(
         Some(Fault::LoseAnswer) => Err("lost".to_owned()),
         Some(Fault::ResetAfterHeaders) => Ok(cut(head, &body, 0)),
         Some(Fault::Truncate) => Ok(cut(head, &body, middle)),
-        Some(Fault::FlipByte) => {
-            let mut bytes = body.to_vec();
-            bytes[middle] ^= 0x40;
-            Ok(Response::from_parts(head, full(bytes.into())))
+        Some(Fault::FlipByte) if !body.is_empty() => {
+            Ok(Response::from_parts(head, full(flipped(&body))))
         }
         Some(Fault::DropChecksums) => {
             let names: Vec<HeaderName> = head.headers.keys().cloned().collect();
@@ -305,6 +357,16 @@ async fn break_answer(
         _ if body.is_empty() => Ok(Response::from_parts(head, empty())),
         _ => Ok(Response::from_parts(head, full(body))),
     }
+}
+
+/// Nothing stays nothing.
+fn flipped(body: &Bytes) -> Bytes {
+    let mut bytes = body.to_vec();
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 0x40;
+    }
+    bytes.into()
 }
 
 /// The headers promise all of `body`, the connection ends after `length` bytes of it.

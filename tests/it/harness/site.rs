@@ -2,12 +2,13 @@
 //! PostgreSQL itself is not needed for.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use walden::postgres::{SegmentName, WalFileName};
+use walden::postgres::SegmentName;
 
-use super::{Scratch, Walden};
+use super::{Scratch, Walden, reference};
 
 pub const SEGMENT_BYTES: usize = 1 << 20;
 const PAGE_BYTES: usize = 8192;
@@ -47,8 +48,27 @@ impl Site {
 
     /// Another cluster's data directory from here on.
     pub fn become_cluster(&self, system_identifier: u64) {
+        self.write_control_file(system_identifier, SEGMENT_BYTES);
+    }
+
+    /// Of a cluster whose segments have this size from here on; puts one that does not compress
+    /// into pg_wal, without ever holding it whole.
+    pub fn large_segment(&self, name: &str, bytes: usize) -> PathBuf {
+        self.write_control_file(SYSTEM_IDENTIFIER, bytes);
+        let path = self.pgdata().join("pg_wal").join(name);
+        let mut file = fs::File::create(&path).expect("create a segment");
+        let name = SegmentName::parse(name).expect("the name of a segment");
+        let mut noise = noise(1, SEGMENT_BYTES);
+        for begun in (0..bytes).step_by(noise.len()) {
+            write_page_headers(&mut noise, name, bytes, begun, SYSTEM_IDENTIFIER);
+            file.write_all(&noise).expect("write a segment");
+        }
+        path
+    }
+
+    fn write_control_file(&self, system_identifier: u64, segment_bytes: usize) {
         let path = self.pgdata().join("global/pg_control");
-        fs::write(path, control_file(system_identifier)).expect("write pg_control");
+        fs::write(path, control_file(system_identifier, segment_bytes)).expect("write pg_control");
     }
 
     /// As in a recovery to the end of the archive.
@@ -178,11 +198,7 @@ impl Site {
 
     /// The object of a WAL file, where the repository is a directory.
     pub fn object(&self, name: &str) -> PathBuf {
-        let place = match WalFileName::parse(name).expect("the name of a WAL file") {
-            WalFileName::Segment(_) => format!("wal/{}/{}/{name}.zst", &name[..8], &name[..16]),
-            WalFileName::History(_) => format!("history/{name}.zst"),
-            _ => format!("wal/{}/{name}.zst", &name[..8]),
-        };
+        let place = reference::place_of(name);
         self.repository_directory().join(format!("main/{SYSTEM_IDENTIFIER}/{place}"))
     }
 }
@@ -190,28 +206,46 @@ impl Site {
 /// A segment whose pages have right headers and, from `seed`, bytes that hardly compress.
 pub fn segment(name: &str, seed: u8, system_identifier: u64) -> Vec<u8> {
     let name = SegmentName::parse(&name[..24]).expect("the name of a segment");
-    let mut random = fastrand::Rng::with_seed(u64::from(seed));
-    let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(SEGMENT_BYTES).collect();
-    for (number, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
-        let address = name.start(SEGMENT_BYTES as u32).0 + (number * PAGE_BYTES) as u64;
-        page[..2].copy_from_slice(&0xD116u16.to_le_bytes());
-        page[2..4].copy_from_slice(&(if number == 0 { 2u16 } else { 0 }).to_le_bytes());
-        page[4..8].copy_from_slice(&name.timeline.get().to_le_bytes());
-        page[8..16].copy_from_slice(&address.to_le_bytes());
-        page[16..24].fill(0);
-    }
-    bytes[24..32].copy_from_slice(&system_identifier.to_le_bytes());
-    bytes[32..36].copy_from_slice(&(SEGMENT_BYTES as u32).to_le_bytes());
-    bytes[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
+    let mut bytes = noise(seed, SEGMENT_BYTES);
+    write_page_headers(&mut bytes, name, SEGMENT_BYTES, 0, system_identifier);
     bytes
 }
 
+fn noise(seed: u8, bytes: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(u64::from(seed));
+    std::iter::repeat_with(|| random.u8(..)).take(bytes).collect()
+}
+
+/// Of the pages in `piece`, which begins `begun` bytes into the segment.
+fn write_page_headers(
+    piece: &mut [u8],
+    name: SegmentName,
+    segment_bytes: usize,
+    begun: usize,
+    system_identifier: u64,
+) {
+    for (number, page) in piece.chunks_mut(PAGE_BYTES).enumerate() {
+        let position = begun + number * PAGE_BYTES;
+        let address = name.start(segment_bytes as u32).0 + position as u64;
+        page[..2].copy_from_slice(&0xD116u16.to_le_bytes());
+        page[2..4].copy_from_slice(&(if position == 0 { 2u16 } else { 0 }).to_le_bytes());
+        page[4..8].copy_from_slice(&name.timeline.get().to_le_bytes());
+        page[8..16].copy_from_slice(&address.to_le_bytes());
+        page[16..24].fill(0);
+        if position == 0 {
+            page[24..32].copy_from_slice(&system_identifier.to_le_bytes());
+            page[32..36].copy_from_slice(&(segment_bytes as u32).to_le_bytes());
+            page[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
+        }
+    }
+}
+
 /// A `global/pg_control` as 17 writes it, as far as walden reads it.
-fn control_file(system_identifier: u64) -> Vec<u8> {
+fn control_file(system_identifier: u64, segment_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; 8192];
     bytes[..8].copy_from_slice(&system_identifier.to_le_bytes());
     bytes[8..12].copy_from_slice(&1700u32.to_le_bytes());
-    bytes[228..232].copy_from_slice(&(SEGMENT_BYTES as u32).to_le_bytes());
+    bytes[228..232].copy_from_slice(&(segment_bytes as u32).to_le_bytes());
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[..288]) as u32;
     bytes[288..292].copy_from_slice(&crc.to_le_bytes());
     bytes

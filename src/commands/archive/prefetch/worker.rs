@@ -30,8 +30,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(5);
 const SLOW_TICK: Duration = Duration::from_millis(100);
 const BUSY_FOR: Duration = Duration::from_secs(2);
-/// How soon the end of the server or of recovery is noticed, and a new timeline.
+/// How soon the end of the server or of recovery is noticed, and how soon a new timeline: its file
+/// is looked for among all that lies in pg_wal.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+const HISTORIES_EVERY: Duration = Duration::from_secs(1);
 const THREADS_MAX: usize = 8;
 
 /// From beginning to end, which comes by itself.
@@ -118,16 +120,14 @@ enum Outcome {
 impl Worker {
     /// Returns why it ended.
     fn work(&mut self, vitals: &Vitals, outcomes: &Receiver<(u64, Outcome)>) -> &'static str {
-        let mut looked: Option<Instant> = None;
+        let (mut look, mut histories) = (Every::new(LOOK_EVERY), Every::new(HISTORIES_EVERY));
         loop {
-            let is_time = looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-            if is_time {
-                if let Some(why) = vitals.end(&self.bearer.spool) {
-                    return why;
-                }
-                looked = Some(Instant::now());
+            if look.is_due()
+                && let Some(why) = vitals.end(&self.bearer.spool)
+            {
+                return why;
             }
-            self.listen(is_time);
+            self.listen(histories.is_due());
             if self.changed.elapsed() > IDLE_MAX {
                 return "nothing was asked for in a while";
             }
@@ -218,6 +218,26 @@ impl Worker {
                 self.pace.failed(error.retry_after());
             }
         }
+    }
+}
+
+/// What is done at once, and then no more often than this.
+struct Every {
+    time: Duration,
+    last: Option<Instant>,
+}
+
+impl Every {
+    fn new(time: Duration) -> Self {
+        Every { time, last: None }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= self.time);
+        if is_due {
+            self.last = Some(Instant::now());
+        }
+        is_due
     }
 }
 
