@@ -172,13 +172,8 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Span,
         default: Some("60s"),
         example: "2min",
-<<<<<<< HEAD
         meaning: "How long one request may take from beginning to end; one that sends more than 64 \
                   MiB has another second for each MiB more.",
-=======
-        meaning: "How long one request may take from beginning to end; one that sends more than \
-                  64 MiB has another second for each MiB more.",
->>>>>>> path
     },
     Key {
         path: "s3.connect_timeout",
