@@ -15,8 +15,8 @@ const MEMORY_ROUNDS: usize = 1;
 /// For what takes half a second and more.
 const FEW_ROUNDS: usize = 3;
 
-const CONTENDERS: [Contender; 5] =
-    [peers::WALDEN, peers::WALRUS, peers::PGBACKREST, peers::BARMAN, peers::AWS];
+const CONTENDERS: [Contender; 6] =
+    [peers::WALDEN, peers::CURL, peers::WALRUS, peers::PGBACKREST, peers::BARMAN, peers::AWS];
 
 struct Condition {
     title: &'static str,

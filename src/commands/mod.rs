@@ -64,7 +64,7 @@ impl App {
     /// How many files `push` may have on their way beside the one asked for: more than the cores
     /// can compress at once, since most of them wait for the network.
     pub fn look_ahead(&self) -> usize {
-        self.settings.push.look_ahead.unwrap_or_else(|| (8 * host::processors()).min(32))
+        self.settings.push.look_ahead.unwrap_or_else(|| (16 * host::processors()).min(64))
     }
 
     /// Look-ahead has a limit of its own, which must not be undercut here.

@@ -213,7 +213,7 @@ pub const KEYS: &[Key] = &[
         default: None,
         example: "4",
         meaning: "How many further finished WAL files may be on their way while one is pushed; 0 \
-                  turns it off. Unset: 8 per processor, at most 32.",
+                  turns it off. Unset: 16 per processor, at most 64.",
     },
     Key {
         path: "push.look_ahead_deadline",

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::rc::Rc;
 
 use super::pgbackrest;
@@ -150,6 +151,14 @@ pub const AWS: Contender = Contender {
     push: aws,
 };
 
+/// No archiver: what the line and the store take for one request.
+pub const CURL: Contender = Contender {
+    name: "`curl -T`, compressed before",
+    needs: Some("curl"),
+    prepare: NOTHING,
+    push: curl,
+};
+
 /// Those of them that are installed.
 pub fn present(contenders: &[Contender]) -> Vec<Contender> {
     let is_here = |contender: &&Contender| {
@@ -242,6 +251,24 @@ fn aws(home: &Home, path: &str) -> Call {
     let call = with_keys(home.call()).program(["aws", "--endpoint-url"]).arg(endpoint);
     let call = ["s3", "cp", "--only-show-errors"].iter().fold(call, Call::arg);
     call.arg(path).arg(format!("{url}/{}", path.trim_start_matches("pg_wal/")))
+}
+
+fn curl(home: &Home, path: &str) -> Call {
+    let (_, endpoint) = bucket(home);
+    let Place::Bucket { prefix, .. } = &home.place else { unreachable!("it has a bucket") };
+    let name = path.trim_start_matches("pg_wal/");
+    let compressed = home.root.join(name);
+    let mut zstd = Command::new("zstd");
+    zstd.args(["-q", "-f", "-1", "--check"]).arg(home.pgdata.join(path)).arg("-o").arg(&compressed);
+    assert!(zstd.status().is_ok_and(|status| status.success()), "compress {path}");
+    let url = format!("{endpoint}/{}/{prefix}/{name}", store::BUCKET);
+    let keys = format!("{}:{}", store::ACCESS_KEY, store::SECRET_KEY);
+    let signature = format!("aws:amz:{}:s3", store::REGION);
+    home.call()
+        .program(["curl", "-s", "-S", "-f", "--aws-sigv4", &signature, "--user", &keys])
+        .arg("-T")
+        .arg(compressed)
+        .arg(url)
 }
 
 fn bucket(home: &Home) -> (String, String) {

@@ -4,7 +4,6 @@
 //! compresses it outside of it. So memory is a buffer for each thread, and what is sealed.
 
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use std::thread;
 
 use crate::codec::{Compression, Content, FRAME_BYTES, FrameSealer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::spill::Spill;
+use crate::host::{self, spill::Spill};
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::storage::Part;
 
@@ -21,7 +20,7 @@ const THREADS_MAX: usize = 4;
 
 /// As many threads as a file should have that PostgreSQL waits for.
 pub fn threads() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX)
+    host::processors().min(THREADS_MAX)
 }
 
 /// What is to be read, and who looks at every byte of it on the way.

@@ -162,7 +162,7 @@ impl State {
     /// Whether another of so many bytes may be compressed now.
     fn has_room(&self, bytes: u64, files_max: usize, cores: usize) -> bool {
         // Before our own file is done nobody knows whether there will be time to send them.
-        let held_max = if self.own_done.is_some() { files_max } else { files_max.min(2 * cores) };
+        let held_max = if self.own_done.is_some() { files_max } else { files_max.min(4 * cores) };
         let fits = self.held_bytes + bytes <= HELD_BYTES_MAX || self.held == 0;
         fits && self.sealing < cores && self.held < held_max
     }
@@ -259,7 +259,8 @@ impl Work {
         // WAL becomes half as large at least; where it does not, that is known once it is sealed.
         let bytes = size / 2;
         self.until(|state| {
-            if state.own_done.is_some_and(|until| until.remaining() < self.time / 2) {
+            let has_time = |until: Deadline| state.pace.leaves_time(until.remaining(), self.time);
+            if !state.own_done.is_none_or(has_time) {
                 return Some(None);
             }
             state.has_room(bytes, self.files_max, self.cores).then(|| {
@@ -430,7 +431,7 @@ mod tests {
         assert!(!has_room(held(16, 16), 1));
         assert!(!has_room(State { sealing: 2, ..held(2, 2) }, 1));
         let own_under_way = |held| State { held, ..State::default() };
-        assert!(has_room(own_under_way(3), 1) && !has_room(own_under_way(4), 1));
+        assert!(has_room(own_under_way(7), 1) && !has_room(own_under_way(8), 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     per_file: Option<Duration>,
+    last: Option<Duration>,
 }
 
 impl Pace {
@@ -15,6 +16,13 @@ impl Pace {
     pub fn learn(&mut self, took: Duration, at_once: usize) {
         let at_once = u32::try_from(at_once.max(1)).unwrap_or(u32::MAX);
         self.per_file = Some((took / at_once).max(Duration::from_micros(1)));
+        self.last = Some(took);
+    }
+
+    /// Whether a file that is begun now will arrive, of the time there was at first: with half of it
+    /// left in any case where files are slow, or nothing is known.
+    pub fn leaves_time(&self, left: Duration, whole: Duration) -> bool {
+        left >= self.last.map_or(whole / 2, |took| (3 * took).min(whole / 2))
     }
 
     /// One to begin with, as long as nothing is known; none where not even one would arrive.
@@ -36,6 +44,18 @@ mod tests {
         let mut pace = Pace::default();
         pace.learn(Duration::from_millis(took_ms), at_once);
         pace.fitting(LEFT)
+    }
+
+    #[test]
+    fn files_are_begun_as_long_as_they_will_arrive() {
+        let begun = |took_ms: u64, left_ms: u64| {
+            let mut pace = Pace::default();
+            pace.learn(Duration::from_millis(took_ms), 1);
+            pace.leaves_time(Duration::from_millis(left_ms), LEFT)
+        };
+        assert!(begun(50, 150) && !begun(50, 149));
+        assert!(begun(1500, 1000) && !begun(1500, 999), "never beyond half of it");
+        assert!(!Pace::default().leaves_time(Duration::from_millis(999), LEFT));
     }
 
     #[test]
