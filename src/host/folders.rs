@@ -1,4 +1,4 @@
-//! Folders that a power cut does not take back, made once and then remembered.
+//! Folders that a power cut does not take back, synced once and then remembered.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, Metadata};
@@ -12,9 +12,8 @@ use crate::host::atomic_file::steps::{Step, took};
 use crate::host::atomic_file::{folder_of, sync_folder};
 use crate::host::state::StateDirectory;
 
-/// File systems write what is new back within 30 seconds or so; a folder this old is on disk,
-/// whoever made it.
-const SETTLED: Duration = Duration::from_secs(10 * 60);
+/// A folder whose note is forgotten is synced once more.
+const LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 const PREFIX: &str = "folder-";
 
 /// The folders below a root.
@@ -27,7 +26,7 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// `root` must be there. Without a `memory` young folders are synced by every process anew.
+    /// `root` must be there. Without a `memory` every process syncs each folder once.
     pub fn new(root: impl Into<PathBuf>, memory: Option<StateDirectory>) -> Self {
         Folders { root: root.into(), synced: Mutex::default(), memory }
     }
@@ -39,13 +38,13 @@ impl Folders {
     /// Makes `folder` and what is missing between it and the root; durable on return.
     ///
     /// A folder found there may be the work of a process that was killed, or is about to, before it
-    /// synced the folder above. So it is synced again, unless it is ten minutes old or known to
-    /// have been synced, this very one.
+    /// synced the folder above, and its age proves nothing, since clocks are set. So it is synced
+    /// again, unless it is known to have been, this very one.
     pub fn create(&self, folder: &Path, mode: u32) -> io::Result<()> {
         let mut unsettled = Vec::new();
         for folder in self.chain(folder).collect::<Vec<_>>().into_iter().rev() {
             match fs::metadata(folder) {
-                Ok(found) if is_settled(&found) || self.knows(&found) => continue,
+                Ok(found) if self.knows(&found) => continue,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match DirBuilder::new().mode(mode).create(folder) {
@@ -84,17 +83,14 @@ impl Folders {
         if self.synced().contains(&identity) {
             return true;
         }
-        let noted = self.memory.as_ref().and_then(|memory| {
-            // Older ones are not asked for.
-            memory.noted(&note(folder), 2 * SETTLED)
-        });
+        let noted = self.memory.as_ref().and_then(|memory| memory.noted(&note(folder), LASTS));
         noted.is_some_and(|noted| noted == identity)
     }
 
     fn learn(&self, folder: &Metadata) {
         let Some(identity) = identity(folder) else { return };
         if let Some(memory) = &self.memory {
-            memory.forget_old(PREFIX, 2 * SETTLED);
+            memory.forget_old(PREFIX, LASTS);
             if let Err(error) = memory.note(&note(folder), &identity) {
                 tracing::info!(%error, "cannot remember, will sync folders again");
             }
@@ -118,12 +114,6 @@ fn identity(folder: &Metadata) -> Option<String> {
     Some(format!("{} {} {}", folder.dev(), folder.ino(), born.as_nanos()))
 }
 
-fn is_settled(folder: &Metadata) -> bool {
-    // Unknown, or in the future after the clock was set back: not settled.
-    let age = folder.created().ok().and_then(|made| made.elapsed().ok());
-    age.is_some_and(|age| age > SETTLED)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -142,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn young_folders_of_others_are_synced_again() {
+    fn folders_of_others_are_synced_again() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("x/y");
         fs::create_dir_all(&folder).unwrap();

@@ -1,4 +1,5 @@
-//! What this host remembers from call to call. A cache: losing it costs time, never data.
+//! What this host remembers from call to call. A cache: losing it costs time. The one exception is
+//! told in docs/configuration.md: which directories were repositories, and are mount points now.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -131,7 +132,8 @@ impl StateDirectory {
     }
 }
 
-fn is_young(path: &Path, lasts: Duration) -> bool {
+/// Whether a file was written within this time.
+pub fn is_young(path: &Path, lasts: Duration) -> bool {
     let written = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     // In the future, after the clock was set back: not lately.
     let age = written.and_then(|written| written.elapsed().ok());

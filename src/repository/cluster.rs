@@ -113,14 +113,25 @@ impl Home {
     }
 
     /// Turns "no such object" into a proven absence, or into the reason why nothing is proven.
+    ///
+    /// Once the place is proven it is asked again: the disk may have been mounted between the first
+    /// question and the proof.
     pub(super) fn absent(&self, what: &WalFileName) -> Error {
-        match self.prove() {
-            Ok(()) => Error::new(
+        if let Err(unproven) = self.prove() {
+            return unproven;
+        }
+        match self.storage.head(&self.wal_key(what)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Error::new(
                 ErrorKind::Absent,
                 format!("{what} is not archived in {}, where this cluster archives", self.url()),
             )
             .hint("To PostgreSQL this is the end of the archive."),
-            Err(unproven) => unproven,
+            Err(undecided) => undecided,
+            Ok(_) => {
+                let message = format!("{what} was not in {}, and a moment later is", self.url());
+                Error::new(ErrorKind::Unreachable, message)
+                    .hint("It was stored or mounted just now, or the store is of two minds.")
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be stored: parts in memory or in a file, never copied into one another.
+//! What is to be stored: parts in memory or in a file, not copied into one another but by who needs them as one.
 
 use std::fs::File;
 use std::io;

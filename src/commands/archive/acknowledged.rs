@@ -21,6 +21,8 @@ use crate::postgres::WalFileName;
 
 /// A bucket may have been emptied since.
 const LASTS: Duration = Duration::from_secs(60 * 60);
+/// Enough not to send it ahead again: behind a file that cannot be archived others wait for long.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const PREFIX: &str = "pushed-";
 /// From this size on, a second thread is worth its start.
 const LARGE: u64 = 4 << 20;
@@ -50,20 +52,20 @@ impl Acknowledged {
     /// Whether this very file, with this content, is in all repositories. Asked once: the record is
     /// gone then.
     pub fn confirms(&self, name: &WalFileName, path: &Path) -> bool {
-        let Some(crc32) = self.crc32_of_same(name, path) else {
+        let Some(crc32) = self.crc32_of_same(name, path, LASTS) else {
             self.state.forget(&note(name));
             return false;
         };
         let confirmed = crc32_of(path).is_ok_and(|found| found == crc32)
             // Nobody wrote it while it was read.
-            && self.crc32_of_same(name, path) == Some(crc32);
+            && self.crc32_of_same(name, path, LASTS) == Some(crc32);
         self.state.forget(&note(name));
         confirmed
     }
 
     /// As `confirms`, without reading the file: good enough not to push it ahead twice.
     pub fn knows(&self, name: &WalFileName, path: &Path) -> bool {
-        self.crc32_of_same(name, path).is_some()
+        self.crc32_of_same(name, path, KNOWN_FOR).is_some()
     }
 
     /// To be called when every repository has confirmed content of this checksum. Nothing is said
@@ -79,12 +81,12 @@ impl Acknowledged {
     }
 
     pub fn forget_old(&self) {
-        self.state.forget_old(PREFIX, LASTS);
+        self.state.forget_old(PREFIX, KNOWN_FOR);
     }
 
     /// The checksum on record, if all else agrees.
-    fn crc32_of_same(&self, name: &WalFileName, path: &Path) -> Option<u32> {
-        let record = self.state.noted(&note(name), LASTS)?;
+    fn crc32_of_same(&self, name: &WalFileName, path: &Path, lasts: Duration) -> Option<u32> {
+        let record = self.state.noted(&note(name), lasts)?;
         let head = self.head(name, Identity::of(path).ok()?);
         let digits = record.strip_prefix(&head)?.strip_prefix("crc32 ")?;
         let crc32 = u32::from_str_radix(digits, 16).ok()?;

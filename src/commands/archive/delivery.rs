@@ -5,10 +5,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crate::codec::Origin;
-use crate::commands::App;
 use crate::commands::archive::Caller;
-use crate::commands::archive::place::Place;
+use crate::commands::archive::place::{self, Place};
 use crate::commands::archive::source::{Sealed, Source};
+use crate::commands::{App, Retries};
 use crate::error::{Context, Result};
 use crate::host::clock::Deadline;
 use crate::host::state::StateDirectory;
@@ -47,6 +47,18 @@ impl Delivery {
                 .and_then(|home| home.put_wal(name, &sealed.body, &sealed.origin));
             let url = || &self.app.settings.repositories[number].url;
             stored.map(|_| ()).context(|| format!("push {name} to {}", url()))
+        })
+    }
+
+    /// Whether the repositories in directories are where they were. What is on a disk that is gone
+    /// is not confirmed, or PostgreSQL would recycle the last copy.
+    pub fn is_mounted(&self) -> bool {
+        let Some(control_file) = self.caller.control_file else { return false };
+        let app = &self.app;
+        app.settings.repositories.iter().filter(|one| place::is_directory(&one.url)).all(|one| {
+            let opened = app.open(one, Retries::None, app.settings.s3.conditional_put, None);
+            let home = opened.map(|repository| repository.home(control_file.system_identifier));
+            home.and_then(|home| home.is_claimed()).unwrap_or(false)
         })
     }
 

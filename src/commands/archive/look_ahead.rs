@@ -256,8 +256,8 @@ impl Work {
 
     /// Waits for room to compress a file of this size; `None` when there is no time left for it.
     fn seat(self: &Arc<Self>, size: u64) -> Option<Seat> {
-        // WAL becomes half as large at least; where it does not, that is known once it is sealed.
-        let bytes = size / 2;
+        // How small it becomes is known once it is sealed.
+        let bytes = size;
         self.until(|state| {
             let has_time = |until: Deadline| state.pace.leaves_time(until.remaining(), self.time);
             if !state.own_done.is_none_or(has_time) {

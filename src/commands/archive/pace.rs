@@ -19,8 +19,8 @@ impl Pace {
         self.last = Some(took);
     }
 
-    /// Whether a file that is begun now will arrive, with so much left of the whole time. Half of it
-    /// is enough in any case, where files are slow or nothing is known.
+    /// Whether a file that is begun now will arrive, with so much left of the whole time. Half of
+    /// it is enough in any case, where files are slow or nothing is known.
     pub fn leaves_time(&self, left: Duration, whole: Duration) -> bool {
         left >= self.last.map_or(whole / 2, |took| (3 * took).min(whole / 2))
     }

@@ -1,5 +1,6 @@
 //! Where a server's WAL goes: a repository known to be the place, and to refuse to overwrite.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::codec::Origin;
@@ -15,6 +16,8 @@ use crate::storage::s3::ConditionalPut;
 /// A bucket may have been emptied since, and without `cluster.json` no absence can be proven: it is
 /// written anew.
 const CLAIM_LASTS: Duration = Duration::from_secs(60 * 60);
+/// A store may learn to refuse; but asking it says so in the server's log each time.
+const OVERWRITES_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One repository, for the WAL of one server.
 pub struct Place<'a> {
@@ -33,7 +36,7 @@ impl Place<'_> {
         let state = self.state;
         let place = name_of(self.app, self.repository);
         let (claimed, overwrites) = (format!("claimed {place}"), format!("{place} overwrites"));
-        if state.remembers(&overwrites) {
+        if state.remembers_for(&overwrites, OVERWRITES_LASTS) {
             return self.home(ConditionalPut::No);
         }
         let home = self.home(self.app.settings.s3.conditional_put)?;
@@ -92,11 +95,26 @@ pub fn name_of(app: &App, repository: &RepositorySettings) -> String {
     };
     let url = &repository.url;
     match app.settings.s3.endpoint.clone().or_else(by_variable) {
-        Some(endpoint) if !is_directory(url) => format!("{url} at {endpoint}"),
-        _ => url.clone(),
+        _ if is_directory(url) => url.clone(),
+        Some(endpoint) => format!("{url} at {endpoint}"),
+        None => format!("{url}{}", by_profile()),
     }
 }
 
-fn is_directory(url: &str) -> bool {
+/// A profile may name an endpoint, too: another profile, or another text of the file, is another
+/// place.
+fn by_profile() -> String {
+    let file = std::env::var_os("AWS_CONFIG_FILE").map(PathBuf::from).or_else(|| {
+        let home = std::env::var_os("HOME")?;
+        Some(Path::new(&home).join(".aws/config"))
+    });
+    let Some(text) = file.and_then(|file| std::fs::read(file).ok()) else {
+        return String::new();
+    };
+    let profile = std::env::var("AWS_PROFILE").unwrap_or_default();
+    format!(" by profile {profile:?} of {:08x}", crc32fast::hash(&text))
+}
+
+pub fn is_directory(url: &str) -> bool {
     matches!(Location::parse(url), Ok(Location::Directory(_)))
 }

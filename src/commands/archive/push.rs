@@ -27,7 +27,7 @@ pub fn run(app: &App, path: &Path) -> Result<()> {
     let Some(acknowledged) = looks_ahead.then(|| Acknowledged::of(&delivery)).flatten() else {
         return push(&delivery, path, &name, || ()).map(|_| ());
     };
-    if acknowledged.confirms(&name, path) {
+    if delivery.is_mounted() && acknowledged.confirms(&name, path) {
         tracing::info!(%name, "pushed ahead");
         return Ok(());
     }
@@ -51,7 +51,11 @@ fn push(
     let sealed = delivery.seal(path, name, frames::threads()).context(|| format!("push {name}"))?;
     once_sealed();
     let began = Instant::now();
-    delivery.store(name, &sealed).map(|()| began.elapsed())
+    delivery.store(name, &sealed)?;
+    if sealed.is_unknown {
+        tracing::warn!(%name, "archived unchecked: WAL of a PostgreSQL version unknown to walden");
+    }
+    Ok(began.elapsed())
 }
 
 /// A fault of this file, which says nothing of the next ones: PostgreSQL asks for it again and

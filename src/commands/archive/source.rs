@@ -9,6 +9,7 @@ use crate::commands::archive::Caller;
 use crate::commands::archive::frames::{self, Input, Keep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::spill;
+use crate::postgres::wal::SegmentFacts;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::storage::{Body, Part};
@@ -32,6 +33,8 @@ pub struct Sealed {
     pub origin: Origin,
     /// Of the raw content.
     pub crc32: u32,
+    /// WAL of a PostgreSQL version that this walden does not know.
+    pub is_unknown: bool,
 }
 
 impl Source<'_> {
@@ -48,21 +51,19 @@ impl Source<'_> {
             folders: spill::folders(self.state_dir, Path::new(&self.caller.place)),
         };
         let (content, sealed) = frames::seal(input, &keep, compression, threads)?;
-        let origin = self.caller.origin(self.owner(check)?);
+        let facts = check.finish()?;
+        let is_unknown = facts.is_some_and(|facts| facts.version.is_none());
+        let origin = self.caller.origin(self.owner(facts)?);
         let header = Header::new(kind(&self.name), self.name.to_string(), content, origin.clone());
         let header = Part::new(header.to_frame());
         let body = Body::of(iter::once(header).chain(sealed));
-        Ok(Sealed { body, origin, crc32: content.crc32 })
+        Ok(Sealed { body, origin, crc32: content.crc32, is_unknown })
     }
 
     /// The cluster the file belongs to: what the WAL itself says, which must be what the data
     /// directory says.
-    fn owner(&self, check: WalFileCheck) -> Result<SystemIdentifier> {
-        let Some(facts) = check.finish()? else { return self.caller.system_identifier() };
-        if facts.version.is_none() {
-            tracing::warn!(name = %self.name, "archived unchecked: WAL of a PostgreSQL version \
-                                               unknown to walden");
-        }
+    fn owner(&self, facts: Option<SegmentFacts>) -> Result<SystemIdentifier> {
+        let Some(facts) = facts else { return self.caller.system_identifier() };
         let found = facts.system_identifier;
         match self.caller.control_file {
             Some(ours) if ours.system_identifier != found => Err(Error::new(

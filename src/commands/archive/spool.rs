@@ -10,12 +10,14 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::commands::App;
 use crate::commands::archive::{Caller, PIECE_BYTES, place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::{self, PendingFile};
 use crate::host::lock::Lock;
+use crate::host::state;
 use crate::postgres::{SegmentName, WalFileName};
 
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Coming(PathBuf);
 
+/// How long a segment may lie in the spool.
+const LASTS: Duration = Duration::from_secs(60 * 60);
 const LOCK: &str = "lock";
 const WANTED: &str = "wanted";
 const COMING: &str = ".coming";
@@ -75,8 +79,15 @@ impl Spool {
         pending.hand_over()
     }
 
+    /// What was put there lately: an old one is of a recovery that ended long ago, and since then
+    /// another server may have archived another segment of this name.
     pub fn find(&self, name: &SegmentName) -> Option<Spooled> {
-        self.segments().into_iter().find(|spooled| spooled.name == *name)
+        let named = self.segments().into_iter().find(|spooled| spooled.name == *name)?;
+        if state::is_young(&named.path, LASTS) {
+            return Some(named);
+        }
+        named.remove();
+        None
     }
 
     /// Whether the prefetcher is fetching it, if there is one.
@@ -131,6 +142,7 @@ impl Spool {
 
     /// What prefetchers that were killed left behind. Only for who occupies the spool.
     pub fn sweep(&self) {
+        self.segments().iter().for_each(Spooled::remove);
         let is_left = |name: &str| name.ends_with(COMING) || name.starts_with(UNFINISHED);
         self.remove_where(is_left);
         let _ = atomic_file::sweep_stale(&self.folder);
@@ -305,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_segments_are_listed_and_the_rest_is_swept() {
+    fn only_whole_segments_are_listed_and_all_is_swept() {
         let folder = tempfile::tempdir().unwrap();
         let spool = spool(folder.path());
         let coming = spool.announce(&segment()).unwrap();
@@ -317,8 +329,19 @@ mod tests {
         assert_eq!(spool.segments().len(), 1);
         spool.sweep();
         assert!(!spool.is_coming(&segment()) && !folder.path().join(".segment-1-a.tmp").exists());
-        assert_eq!(spool.segments().len(), 1);
+        assert!(spool.segments().is_empty(), "of whoever was here before");
         drop(coming);
+    }
+
+    #[test]
+    fn what_was_put_there_long_ago_is_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = spool(folder.path());
+        keep(&spool, b"content");
+        let spooled = spool.find(&segment()).unwrap();
+        let file = fs::File::options().write(true).open(&spooled.path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * super::LASTS).unwrap();
+        assert!(spool.find(&segment()).is_none() && spool.segments().is_empty());
     }
 
     #[test]

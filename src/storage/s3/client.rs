@@ -57,7 +57,8 @@ pub async fn connect(options: &Options) -> Result<Client> {
         loader = loader.credentials_provider(SharedCredentialsProvider::new(keys));
     }
     let shared = loader.load().await;
-    let has_endpoint = shared.endpoint_url().is_some();
+    let has_endpoint =
+        shared.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let mut config = aws_sdk_s3::config::Builder::from(&shared);
     if shared.region().is_none() {
         if !has_endpoint {

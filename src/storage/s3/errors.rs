@@ -15,6 +15,8 @@ use crate::error::{Error, ErrorKind};
 pub enum Asked {
     /// For an object that may be absent.
     Object,
+    /// The same, where the answer has no body to say so.
+    Head,
     /// For the bucket to take or list something.
     Bucket,
 }
@@ -170,7 +172,10 @@ fn by_status(status: u16, asked: Asked) -> Option<(ErrorKind, &'static str)> {
     let kind = match status {
         301 | 307 | 308 => ErrorKind::WrongPlace,
         401 | 403 => ErrorKind::NotAllowed,
-        404 if asked == Asked::Object => ErrorKind::NotFound,
+        // A store says NoSuchKey, which was looked for before; where it can say nothing, it is
+        // believed. What stands between (a load balancer, a proxy) answers 404 too.
+        404 if asked == Asked::Head => ErrorKind::NotFound,
+        404 if asked == Asked::Object => ErrorKind::Unreachable,
         404 => ErrorKind::WrongPlace,
         408 | 409 => ErrorKind::Unreachable,
         412 => ErrorKind::AlreadyExists,

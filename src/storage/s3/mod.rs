@@ -149,7 +149,7 @@ impl S3 {
             .key(self.key(key))
             .send()
             .await
-            .map_err(|error| errors::sort(error, Asked::Object, &place))?;
+            .map_err(|error| errors::sort(error, Asked::Head, &place))?;
         let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
         let size = size.ok_or_else(|| {
             Error::new(ErrorKind::Unreachable, format!("{place} answered without a length"))

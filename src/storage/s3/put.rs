@@ -57,7 +57,8 @@ impl S3 {
     }
 
     async fn look_then_put(&self, client: &Client, key: &Key, body: &Body) -> Result<()> {
-        match self.look(client, key).await {
+        // By GET: only its answer names who says that there is none, the store or something else.
+        match self.read_start(client, key, 1).await {
             Ok(_) => return Err(self.already_exists(key)),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             Err(_) => {}
