@@ -1,4 +1,4 @@
-//! What is to be stored: parts in memory or in a file, not copied into one another but by who needs them as one.
+//! What is to be stored: parts in memory or in a file, copied together only by who needs one.
 
 use std::fs::File;
 use std::io;

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     per_file: Option<Duration>,
-    last: Option<Duration>,
+    slowest: Option<Duration>,
 }
 
 impl Pace {
@@ -16,13 +16,13 @@ impl Pace {
     pub fn learn(&mut self, took: Duration, at_once: usize) {
         let at_once = u32::try_from(at_once.max(1)).unwrap_or(u32::MAX);
         self.per_file = Some((took / at_once).max(Duration::from_micros(1)));
-        self.last = Some(took);
+        self.slowest = self.slowest.max(Some(took));
     }
 
     /// Whether a file that is begun now will arrive, with so much left of the whole time. Half of
     /// it is enough in any case, where files are slow or nothing is known.
     pub fn leaves_time(&self, left: Duration, whole: Duration) -> bool {
-        left >= self.last.map_or(whole / 2, |took| (3 * took).min(whole / 2))
+        left >= self.slowest.map_or(whole / 2, |took| (3 * took).min(whole / 2))
     }
 
     /// One to begin with, as long as nothing is known; none where not even one would arrive.
