@@ -224,9 +224,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
             connections.shutdown().await;
             // Bound and not listening: connections are refused, and nobody takes the port
             // meanwhile.
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.set_reuseaddr(true).unwrap();
-            socket.bind(address).unwrap();
+            let socket = bind_again(address).await;
             if open.wait_for(|open| *open).await.is_err() {
                 return;
             }
@@ -243,6 +241,20 @@ async fn accept(listener: TcpListener, state: Arc<State>, mut open: watch::Recei
             changed = open.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// Who asks whether the port is closed may have been given that very port to ask from, and have
+/// reached himself.
+async fn bind_again(address: SocketAddr) -> TcpSocket {
+    for _ in 0..500 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        if socket.bind(address).is_ok() {
+            return socket;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("somebody else has the port of the proxy");
 }
 
 async fn serve(socket: tokio::net::TcpStream, state: Arc<State>) {
