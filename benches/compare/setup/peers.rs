@@ -266,6 +266,8 @@ fn curl(home: &Home, path: &str) -> Call {
     let signature = format!("aws:amz:{}:s3", store::REGION);
     home.call()
         .program(["curl", "-s", "-S", "-f", "--aws-sigv4", &signature, "--user", &keys])
+        .arg("-H")
+        .arg("x-amz-content-sha256: UNSIGNED-PAYLOAD")
         .arg("-T")
         .arg(compressed)
         .arg(url)
