@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::cli::exit;
 use crate::commands::App;
-use crate::commands::archive::{fetch, prefetch, push};
+use crate::commands::archive::fetch::{self, prefetch};
+use crate::commands::archive::push;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{termination, watchdog};
 use crate::postgres::{SegmentName, WalFileName};

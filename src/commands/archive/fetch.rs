@@ -5,12 +5,16 @@
 //! is tried again within `fetch.retry_for`; after that the caller exits with a code that PostgreSQL
 //! does not take for an end.
 
+mod target;
+mod spool;
+pub mod prefetch;
+
 use std::path::Path;
 use std::time::Duration;
 
 use crate::commands::archive::Caller;
-use crate::commands::archive::prefetch::Prefetch;
-use crate::commands::archive::target::Target;
+use crate::commands::archive::fetch::prefetch::Prefetch;
+use crate::commands::archive::fetch::target::Target;
 use crate::commands::{App, Retries};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::backoff;

@@ -1,17 +1,7 @@
-//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images; `prefetch`
-//! fetches ahead.
+//! `push` and `fetch`: the life of one WAL file, out and back. They are mirror images.
 
 pub mod push;
 pub mod fetch;
-pub mod prefetch;
-mod delivery;
-mod look_ahead;
-mod pace;
-mod acknowledged;
-mod source;
-mod frames;
-mod target;
-mod spool;
 mod place;
 
 use std::path::Path;

@@ -3,16 +3,22 @@
 //! PostgreSQL recycles the file as soon as we exit 0, so we exit 0 only after every repository has
 //! confirmed that it holds the very bytes we read: in this call, or ahead of it in an earlier one.
 
+mod source;
+mod frames;
+mod delivery;
+mod look_ahead;
+mod pace;
+mod acknowledged;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::commands::App;
 use crate::commands::archive::Caller;
-use crate::commands::archive::acknowledged::Acknowledged;
-use crate::commands::archive::delivery::Delivery;
-use crate::commands::archive::frames;
-use crate::commands::archive::look_ahead::LookAhead;
+use crate::commands::archive::push::acknowledged::Acknowledged;
+use crate::commands::archive::push::delivery::Delivery;
+use crate::commands::archive::push::look_ahead::LookAhead;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::WalFileName;

@@ -36,7 +36,7 @@ impl Pace {
 mod tests {
     use std::time::Duration;
 
-    use crate::commands::archive::pace::Pace;
+    use crate::commands::archive::push::pace::Pace;
 
     const LEFT: Duration = Duration::from_secs(2);
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::catalog::{TimelinePath, TimelineTree};
-use crate::commands::archive::spool::Wanted;
+use crate::commands::archive::fetch::spool::Wanted;
 use crate::postgres::history_file::HistoryFile;
 use crate::postgres::{Lsn, SegmentName, WalFileName};
 
@@ -84,7 +84,7 @@ pub fn histories(pg_wal: &Path) -> Vec<HistoryFile> {
 #[cfg(test)]
 pub mod samples {
     use super::Plan;
-    use crate::commands::archive::spool::Wanted;
+    use crate::commands::archive::fetch::spool::Wanted;
     use crate::postgres::history_file::HistoryFile;
     use crate::postgres::{SegmentName, TimelineId};
 

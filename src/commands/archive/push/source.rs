@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::codec::{Compression, Header, Kind, Origin};
 use crate::commands::archive::Caller;
-use crate::commands::archive::frames::{self, Input, Keep};
+use crate::commands::archive::push::frames::{self, Input, Keep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::spill;
 use crate::postgres::wal::SegmentFacts;

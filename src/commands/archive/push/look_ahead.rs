@@ -12,9 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::commands::archive::acknowledged::{Acknowledged, Identity};
-use crate::commands::archive::delivery::Delivery;
-use crate::commands::archive::pace::Pace;
+use crate::commands::archive::push::acknowledged::{Acknowledged, Identity};
+use crate::commands::archive::push::delivery::Delivery;
+use crate::commands::archive::push::pace::Pace;
 use crate::error::{Error, ErrorKind};
 use crate::host;
 use crate::host::atomic_file;
@@ -393,7 +393,7 @@ impl Drop for Seat {
 mod tests {
     use std::time::Duration;
 
-    use crate::commands::archive::look_ahead::{FAILURES_MAX, HELD_BYTES_MAX, State};
+    use crate::commands::archive::push::look_ahead::{FAILURES_MAX, HELD_BYTES_MAX, State};
     use crate::host::clock::Deadline;
 
     fn own_done(took: Duration) -> State {

@@ -7,7 +7,7 @@ use std::thread;
 use crate::codec::Origin;
 use crate::commands::archive::Caller;
 use crate::commands::archive::place::{self, Place};
-use crate::commands::archive::source::{Sealed, Source};
+use crate::commands::archive::push::source::{Sealed, Source};
 use crate::commands::{App, Retries};
 use crate::error::{Context, Result};
 use crate::host::clock::Deadline;

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::commands::archive::Caller;
 use crate::commands::archive::fetch::first_that_has_it;
-use crate::commands::archive::prefetch::Window;
-use crate::commands::archive::prefetch::pace::Pace;
-use crate::commands::archive::prefetch::plan::{self, Plan};
-use crate::commands::archive::prefetch::vitals::Vitals;
-use crate::commands::archive::spool::{Spool, Wanted};
-use crate::commands::archive::target::Target;
+use crate::commands::archive::fetch::prefetch::Window;
+use crate::commands::archive::fetch::prefetch::pace::Pace;
+use crate::commands::archive::fetch::prefetch::plan::{self, Plan};
+use crate::commands::archive::fetch::prefetch::vitals::Vitals;
+use crate::commands::archive::fetch::spool::{Spool, Wanted};
+use crate::commands::archive::fetch::target::Target;
 use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::lock::Lock;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::commands::archive::prefetch::plan::Plan;
-use crate::commands::archive::spool::Wanted;
+use crate::commands::archive::fetch::prefetch::plan::Plan;
+use crate::commands::archive::fetch::spool::Wanted;
 use crate::host::backoff;
 use crate::host::clock::Deadline;
 
@@ -95,7 +95,7 @@ mod tests {
     use std::thread;
 
     use super::{MISS_LASTS, Pace};
-    use crate::commands::archive::prefetch::plan::samples::{plan, wanted};
+    use crate::commands::archive::fetch::prefetch::plan::samples::{plan, wanted};
 
     #[test]
     fn it_begins_with_one_widens_while_they_are_there_and_begins_again() {

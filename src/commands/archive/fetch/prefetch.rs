@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use crate::commands::App;
 use crate::commands::archive::Caller;
-use crate::commands::archive::spool::{Spool, Wanted};
-use crate::commands::archive::target::Target;
+use crate::commands::archive::fetch::spool::{Spool, Wanted};
+use crate::commands::archive::fetch::target::Target;
 use crate::error::ErrorKind;
 use crate::host::clock::Deadline;
 use crate::postgres::{SegmentName, WalFileName};

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::commands::archive::Caller;
-use crate::commands::archive::spool::{Spool, Spooled};
+use crate::commands::archive::fetch::spool::{Spool, Spooled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::PendingFile;
 use crate::postgres::wal_file_check::WalFileCheck;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use crate::commands::archive::spool::Spool;
+use crate::commands::archive::fetch::spool::Spool;
 
 /// What must stay as it was when the prefetcher began.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ mod tests {
     use rustix::process::getpid;
 
     use super::Vitals;
-    use crate::commands::archive::spool::Spool;
+    use crate::commands::archive::fetch::spool::Spool;
 
     #[test]
     fn whatever_ends_is_noticed() {

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::commands::archive::delivery::Delivery;
 use crate::commands::archive::place;
+use crate::commands::archive::push::delivery::Delivery;
 use crate::host;
 use crate::host::state::StateDirectory;
 use crate::postgres::WalFileName;
@@ -180,7 +180,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use crate::commands::archive::acknowledged::{Acknowledged, Identity};
+    use crate::commands::archive::push::acknowledged::{Acknowledged, Identity};
     use crate::host::state::StateDirectory;
     use crate::postgres::WalFileName;
 
