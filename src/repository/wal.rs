@@ -132,8 +132,9 @@ mod tests {
     use crate::error::{ErrorKind, Result};
     use crate::postgres::{SystemIdentifier, WalFileName};
     use crate::repository::{ClusterName, Home, Repository, Stored};
+    use crate::storage::faulty::{Fault, Faulty};
     use crate::storage::memory::Memory;
-    use crate::storage::{Body, Storage};
+    use crate::storage::{Body, Storage, Verb};
 
     const CLUSTER: SystemIdentifier = SystemIdentifier(7_710_620_488_620_347_611);
 
@@ -205,6 +206,19 @@ mod tests {
         home.claim(&origin("db1")).unwrap();
         assert_eq!(get(&home).unwrap_err().kind(), ErrorKind::Absent);
         assert!(!home.has_wal(&name()).unwrap());
+    }
+
+    #[test]
+    fn what_was_missing_for_a_moment_is_not_absent() {
+        let memory = Arc::new(Memory::new());
+        let faulty = Arc::new(Faulty::new(memory));
+        let home = Repository::new(faulty.clone(), ClusterName::new("main").unwrap()).home(CLUSTER);
+        home.claim(&origin("db1")).unwrap();
+        home.put_wal(&name(), &sealed(&[7; 5000], 1, "db1"), &origin("db1")).unwrap();
+        let next = faulty.calls(Verb::Get) + 1;
+        faulty.fail(Verb::Get, next, Fault::Before(ErrorKind::NotFound));
+        assert_eq!(get(&home).unwrap_err().kind(), ErrorKind::Unreachable, "the proof came after");
+        assert_eq!(get(&home).unwrap(), [7; 5000]);
     }
 
     #[test]
