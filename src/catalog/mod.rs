@@ -1,9 +1,11 @@
 //! Pure decisions over what the repository holds: values in, plans and refusals out.
 
+pub mod inventory;
 pub mod target;
 pub mod timeline_tree;
 pub mod recovery_plan;
 
+pub use inventory::Inventory;
 pub use recovery_plan::{ArchivedWal, BackupSummary, Choice, Wanted};
 pub use target::{Target, TargetAction, TargetTimeline, Zones};
 pub use timeline_tree::{TimelinePath, TimelineTree};

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
+use crate::postgres::wal::Digest;
 
 /// Skippable frames are 0x184D2A50 to 0x184D2A5F (zstd frame format, RFC 8878 3.1.2); 7 is ours.
 const MAGIC: u32 = 0x184D_2A57;
@@ -25,6 +26,9 @@ pub struct Header {
     #[serde(with = "hex32")]
     pub crc32: u32,
     pub origin: Origin,
+    /// What push learned of a segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Box<Digest>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,6 +70,7 @@ impl Header {
             size: content.size,
             crc32: content.crc32,
             origin,
+            digest: None,
         }
     }
 

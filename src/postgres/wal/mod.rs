@@ -2,5 +2,7 @@
 
 pub mod page;
 pub mod segment;
+pub mod digest;
 
+pub use digest::Digest;
 pub use segment::{SegmentCheck, SegmentFacts};
