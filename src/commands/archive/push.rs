@@ -58,9 +58,7 @@ fn push(
     once_sealed();
     let began = Instant::now();
     delivery.store(name, &sealed)?;
-    if sealed.is_unknown {
-        tracing::warn!(%name, "archived unchecked: WAL of a PostgreSQL version unknown to walden");
-    }
+    sealed.tell(name);
     Ok(began.elapsed())
 }
 
