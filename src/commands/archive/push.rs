@@ -4,6 +4,7 @@
 //! confirmed that it holds the very bytes we read: in this call, or ahead of it in an earlier one.
 
 mod source;
+mod timeline_end;
 mod frames;
 mod delivery;
 mod look_ahead;

@@ -120,7 +120,7 @@ impl Target<'_> {
     }
 
     fn tell_of(&self, invalid: &InvalidRecord) {
-        let (name, InvalidRecord { lsn, what }) = (&self.name, invalid);
+        let (name, InvalidRecord { lsn, what, .. }) = (&self.name, invalid);
         tracing::error!(%name, "archived with a mark, recovery ends at {lsn}: {what}");
     }
 

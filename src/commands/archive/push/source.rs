@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::codec::{Compression, Content, Header, Kind, Origin};
 use crate::commands::archive::Caller;
 use crate::commands::archive::push::frames::{self, Input, Keep};
+use crate::commands::archive::push::timeline_end;
 use crate::config::OnInvalid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{page_cache, spill};
@@ -151,10 +152,13 @@ impl Source<'_> {
         let wrong_page = check.take_damage();
         let facts = check.finish()?;
         let owner = self.owner(facts)?;
-        let is_known = facts.is_some_and(|facts| facts.version.is_some());
-        let digest = digester.map(Digester::finish).filter(|_| is_known);
-        let invalid = digest.as_ref().and_then(|digest| digest.invalid.as_ref());
-        let damage = invalid.map(|invalid| self.invalid(invalid)).or(wrong_page);
+        let mut digest = digester.and_then(Digester::finish);
+        let is_the_end = digest.as_mut().is_some_and(|digest| self.ends_its_timeline(digest));
+        let damage = match digest.as_ref().and_then(|digest| digest.invalid.as_ref()) {
+            _ if is_the_end => None,
+            Some(invalid) => Some(self.invalid(invalid)),
+            None => wrong_page,
+        };
         Ok(Reading { content, parts, facts, owner, digest, damage })
     }
 
@@ -190,8 +194,18 @@ impl Source<'_> {
         }
     }
 
+    /// What is not valid is then no damage, but stays in the digest: recovery ends there.
+    fn ends_its_timeline(&self, digest: &mut Digest) -> bool {
+        let WalFileName::Segment(segment) = &self.name else { return false };
+        let continued_by = timeline_end::continued_by(self.path, segment, digest);
+        if let (Some(timeline), Some(invalid)) = (continued_by, &mut digest.invalid) {
+            invalid.what = format!("the WAL goes on with timeline {timeline}");
+        }
+        continued_by.is_some()
+    }
+
     fn invalid(&self, invalid: &InvalidRecord) -> Error {
-        let InvalidRecord { lsn, what } = invalid;
+        let InvalidRecord { lsn, what, .. } = invalid;
         let message = format!("not valid WAL of {}: record at {lsn}: {what}", self.name);
         Error::new(ErrorKind::InvalidSource, message).hint(
             "Recovery would end there. Read twice, the second time from the disk: look at the \
@@ -202,7 +216,8 @@ impl Source<'_> {
 
     /// A page that is wrong where the digest had no more records to read.
     fn invalid_from(&self, end: Option<Lsn>, damage: &Error) -> InvalidRecord {
-        InvalidRecord { lsn: end.unwrap_or_default(), what: damage.to_string() }
+        let lsn = end.unwrap_or_default();
+        InvalidRecord { lsn, what: damage.to_string(), only_zeros_follow: false }
     }
 
     fn unreadable(&self, error: io::Error) -> Error {
