@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod manifest;
+pub mod backup_facts;
+mod parallel;
 mod object;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use crate::postgres::SystemIdentifier;
 use crate::storage::{Key, Storage};
 
 pub use backup::BackupId;
+pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
 pub use manifest::Manifest;
 pub use wal::Stored;

@@ -133,7 +133,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let history = finish::ask_for_history(&mut connection, copied.start.timeline);
     drop(connection);
 
-    let manifest = manifest(&source, &target, copied, (began, ended))?;
+    let label = label(request, &id);
+    let manifest = manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
@@ -196,6 +197,10 @@ fn server_time(ahead: jiff::SignedDuration) -> jiff::Timestamp {
     time.round(jiff::Unit::Millisecond).unwrap_or(time)
 }
 
+fn label(request: &Request, id: &BackupId) -> String {
+    request.label.clone().unwrap_or_else(|| format!("walden {id}"))
+}
+
 fn jobs(request: &Request) -> usize {
     let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     request.jobs.map_or_else(processors, NonZeroUsize::get)
@@ -218,7 +223,7 @@ fn stream(
 ) -> Result<Copied> {
     let canceller = connection.canceller()?;
     let wanted = BaseBackupRequest {
-        label: request.label.clone().unwrap_or_else(|| format!("walden {}", target.id)),
+        label: label(request, target.id),
         checkpoint: match request.checkpoint {
             config::Checkpoint::Fast => base_backup::Checkpoint::Fast,
             config::Checkpoint::Spread => base_backup::Checkpoint::Spread,
@@ -301,10 +306,11 @@ fn manifest(
     target: &Target<'_>,
     copied: Copied,
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
-) -> Result<Manifest> {
+    label: String,
+) -> Manifest {
     let Copied { start, end, entries, packs } = copied;
     let tablespaces = start.tablespaces.into_iter();
-    Ok(Manifest {
+    Manifest {
         walden: 1,
         id: target.id.clone(),
         origin: target.origin.clone(),
@@ -316,11 +322,12 @@ fn manifest(
         began,
         ended,
         from_standby: source.is_standby,
+        label: Some(label),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
         files: entries.into_iter().map(file_entry).collect(),
-    })
+    }
 }
 
 fn file_entry(entry: Entry) -> FileEntry {
