@@ -94,7 +94,7 @@ impl Home {
 
     /// For names that nobody else uses. A put that was repeated, because its answer was lost, meets
     /// its own first success as `AlreadyExists`: hours of copying must not end over that.
-    fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
+    pub(super) fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
         match self.storage.put_new(key, sealed) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if sealed.to_bytes().ok() == Some(self.storage.get(key)?) {

@@ -6,6 +6,7 @@ pub mod wal;
 pub mod backup;
 pub mod manifest;
 pub mod backup_facts;
+pub mod names;
 mod parallel;
 mod object;
 
@@ -19,6 +20,7 @@ pub use backup::BackupId;
 pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
 pub use manifest::Manifest;
+pub use names::NamesFacts;
 pub use wal::Stored;
 
 /// One repository, seen by one cluster name.

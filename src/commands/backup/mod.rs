@@ -7,6 +7,7 @@ mod archiver;
 mod copy;
 mod finish;
 mod halt;
+mod names;
 mod progress;
 
 use std::num::NonZeroUsize;
@@ -25,7 +26,7 @@ use crate::postgres::replication::{
 };
 use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 use crate::repository::manifest::{FileEntry, FileKind, PACK_BYTES, Pack, Tablespace};
-use crate::repository::{BackupId, Manifest, Repository};
+use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
 use archiver::{ArchiverStatus, Watch};
 use copy::{StreamWriter, Target};
@@ -82,6 +83,8 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    /// What was saved of them; `None`: they could not be had.
+    pub names: Option<NamesFacts>,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -136,11 +139,12 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let label = label(request, &id);
     let manifest = manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
+    let names = names::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report(repository, &manifest, clock.elapsed()))
+    Ok(report(repository, &manifest, names, clock.elapsed()))
 }
 
 /// What is known of the server before the copy.
@@ -339,7 +343,12 @@ fn file_entry(entry: Entry) -> FileEntry {
     FileEntry { path, kind, mode, size, offset, modified }
 }
 
-fn report(repository: &Repository, manifest: &Manifest, duration: Duration) -> Report {
+fn report(
+    repository: &Repository,
+    manifest: &Manifest,
+    names: Option<NamesFacts>,
+    duration: Duration,
+) -> Report {
     let segments = || manifest.wal_needed().map(|segment| segment.to_string());
     Report {
         walden: 1,
@@ -360,5 +369,6 @@ fn report(repository: &Repository, manifest: &Manifest, duration: Duration) -> R
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        names,
     }
 }
