@@ -1,6 +1,7 @@
 //! Pure decisions over what the repository holds: values in, plans and refusals out.
 
 pub mod inventory;
+pub mod moment;
 pub mod target;
 pub mod timeline_tree;
 pub mod recovery_plan;
