@@ -5,6 +5,7 @@ pub mod moment;
 pub mod target;
 pub mod timeline_tree;
 pub mod recovery_plan;
+pub mod events;
 
 pub use inventory::Inventory;
 pub use recovery_plan::{ArchivedWal, BackupSummary, Choice, Wanted};
