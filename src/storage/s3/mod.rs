@@ -1,6 +1,7 @@
 //! A store that speaks S3: AWS and its dialects, one conditional PUT per object.
 
 mod put;
+mod payload;
 mod get;
 mod client;
 mod errors;
