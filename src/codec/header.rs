@@ -34,6 +34,10 @@ pub struct Header {
         deserialize_with = "digest_if_readable"
     )]
     pub digest: Option<Box<Digest>>,
+    /// What is worth knowing of the content without reading it, for lists; its shape belongs to who
+    /// writes this kind of object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -45,6 +49,8 @@ pub enum Kind {
     BackupHistory,
     Pack,
     Manifest,
+    Names,
+    Index,
 }
 
 /// Who stored an object, for the person who has to find out why two differ.
@@ -76,7 +82,13 @@ impl Header {
             crc32: content.crc32,
             origin,
             digest: None,
+            summary: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_summary(self, summary: serde_json::Value) -> Self {
+        Header { summary: Some(summary), ..self }
     }
 
     /// The skippable frame: magic, length (both little-endian `u32`), JSON.
@@ -122,6 +134,14 @@ impl Header {
             .hint("Use the walden that wrote it, or a newer one."));
         }
         Ok(header)
+    }
+
+    /// How many bytes the header takes, of an object that begins so; `None` where it has none.
+    pub fn bytes(start: &[u8]) -> Option<u64> {
+        let (magic, length) = (start.get(..4)?, start.get(4..8)?);
+        let length = u32::from_le_bytes(length.try_into().ok()?);
+        let is_header = *magic == MAGIC.to_le_bytes() && length <= HEADER_BYTES_MAX;
+        is_header.then_some(8 + u64::from(length))
     }
 
     /// The header and what follows it.
