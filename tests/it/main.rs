@@ -15,6 +15,9 @@ mod house;
 /// What holds for any bytes.
 mod properties;
 
+/// Every record of real WAL, as PostgreSQL itself reads it.
+mod wal_reader;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
