@@ -29,6 +29,10 @@ pub struct Header {
     /// What push learned of a segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<Digest>>,
+    /// What is worth knowing of the content without reading it, for lists; its shape belongs to who
+    /// writes this kind of object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,6 +45,7 @@ pub enum Kind {
     Pack,
     Manifest,
     Index,
+    Names,
 }
 
 /// Who stored an object, for the person who has to find out why two differ.
@@ -72,7 +77,13 @@ impl Header {
             crc32: content.crc32,
             origin,
             digest: None,
+            summary: None,
         }
+    }
+
+    #[must_use]
+    pub fn with_summary(self, summary: serde_json::Value) -> Self {
+        Header { summary: Some(summary), ..self }
     }
 
     /// The skippable frame: magic, length (both little-endian `u32`), JSON.

@@ -62,6 +62,10 @@ impl Home {
         self.key(&format!("backup/{id}/{MANIFEST}"))
     }
 
+    pub fn names_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}/names.json.zst"))
+    }
+
     pub fn pack_key(&self, id: &BackupId, number: u32) -> Key {
         self.key(&format!("backup/{id}/{}", pack_name(number)))
     }

@@ -45,6 +45,9 @@ mod large;
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
+/// What things are called, saved with a backup.
+mod names;
+
 /// The whole story, on every version.
 mod story;
 
