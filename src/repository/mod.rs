@@ -7,7 +7,7 @@ pub mod backup;
 pub mod manifest;
 pub mod backup_facts;
 pub mod names;
-mod parallel;
+pub mod parallel;
 mod object;
 
 use std::sync::Arc;
@@ -51,6 +51,16 @@ impl Repository {
     pub fn home(&self, system_identifier: SystemIdentifier) -> Home {
         let (storage, cluster) = (self.storage.clone(), self.cluster.clone());
         Home { storage, cluster, system_identifier }
+    }
+
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The names that clusters have here; none where we may not ask.
+    pub fn cluster_names(&self) -> Vec<ClusterName> {
+        let folders = self.storage.list(None).map(|listing| listing.folders).unwrap_or_default();
+        folders.into_iter().filter_map(|folder| ClusterName::new(folder).ok()).collect()
     }
 
     /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds
