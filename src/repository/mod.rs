@@ -7,6 +7,7 @@ pub mod backup;
 pub mod manifest;
 pub mod backup_facts;
 pub mod names;
+pub mod index;
 pub mod parallel;
 mod object;
 
@@ -19,6 +20,7 @@ use crate::storage::{Key, Storage};
 pub use backup::BackupId;
 pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
+pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
 pub use names::NamesFacts;
 pub use wal::Stored;

@@ -30,6 +30,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// What `push` reads in the WAL it archives.
+mod validation;
+
 /// `push` and the files PostgreSQL has not asked for yet.
 mod look_ahead;
 
