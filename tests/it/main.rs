@@ -54,6 +54,9 @@ mod backup;
 /// What things are called, saved with a backup.
 mod names;
 
+/// `list`: what backups there are, and which can be used.
+mod list;
+
 /// The whole story, on every version.
 mod story;
 
