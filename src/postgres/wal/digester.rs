@@ -280,9 +280,9 @@ fn checkpoint(lsn: Lsn, is_shutdown: bool, fields: &mut Fields<'_>) -> Option<Ch
 #[cfg(test)]
 mod tests {
     use super::Digester;
+    use crate::postgres::SegmentName;
     use crate::postgres::wal::digest::{Digest, joint};
     use crate::postgres::wal::samples::{self, Draft, Pen, SEGMENT, commit, delete, insert};
-    use crate::postgres::{Lsn, SegmentName};
 
     const COMMIT: u8 = 0x00;
     const ABORT: u8 = 0x20;
