@@ -18,6 +18,9 @@ mod properties;
 /// Every record of real WAL, as PostgreSQL itself reads it.
 mod wal_reader;
 
+/// The parsers of WAL on damaged WAL.
+mod wal_fuzz;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
