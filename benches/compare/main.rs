@@ -6,6 +6,7 @@
 mod setup;
 mod push;
 mod push_s3;
+mod digest;
 mod drain;
 mod replay;
 mod cluster;
@@ -18,6 +19,7 @@ fn main() {
     let parts: [(&str, fn()); 6] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
+        ("digest", digest::run),
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),
