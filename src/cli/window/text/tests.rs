@@ -53,8 +53,8 @@ timeline 1
 4 segments, 3.9 KiB stored
   also        2026-11-21T10:03:30.500000Z to 2026-11-21T10:04:59.123000Z, from backup \
 20261121T100300Z-7F3A
-  gap         1 segment missing (16.0 MiB): from 000000010000000000000005 on; last commit before it \
-2026-11-21T10:04:59.123000Z, first after it 2026-11-21T10:06:59.123000Z
+  gap         1 segment missing (16.0 MiB): from 000000010000000000000005 on; last commit before \
+it 2026-11-21T10:04:59.123000Z, first after it 2026-11-21T10:06:59.123000Z
 ";
     assert_eq!(text, expected);
 }
