@@ -72,6 +72,9 @@ mod soak;
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
 
+/// From when until when one can recover, and what is missing.
+mod window;
+
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
