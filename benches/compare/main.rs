@@ -10,6 +10,7 @@ mod digest;
 mod drain;
 mod replay;
 mod cluster;
+mod window;
 
 use setup::{interrupt, knobs};
 
@@ -22,6 +23,7 @@ fn main() {
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),
+        ("window", window::run),
     ];
     let wanted = knobs::only();
     for word in &wanted {
