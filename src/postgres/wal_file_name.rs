@@ -110,6 +110,13 @@ impl SegmentName {
         SegmentName { timeline, log: (lsn.0 >> 32) as u32, segment: low / segment_size }
     }
 
+    /// Whether segments of this size have such a name, and an end.
+    pub fn exists(&self, segment_size: u32) -> bool {
+        let segments_per_log = (1u64 << 32) / u64::from(segment_size.max(1));
+        let is_last = self.log == u32::MAX && u64::from(self.segment) + 1 == segments_per_log;
+        u64::from(self.segment) < segments_per_log && !is_last
+    }
+
     /// Where the segment starts in the WAL.
     pub fn start(&self, segment_size: u32) -> Lsn {
         Lsn((u64::from(self.log) << 32) + u64::from(self.segment) * u64::from(segment_size))

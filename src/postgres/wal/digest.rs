@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
-use crate::postgres::Lsn;
+use crate::postgres::wal::record::{Checksum, HEADER_BYTES, Record, RecordHeader};
+use crate::postgres::wal::transaction;
+use crate::postgres::{Lsn, MajorVersion};
 
 /// Of the shape below.
 pub const VERSION: u32 = 1;
@@ -100,6 +102,9 @@ pub struct Ending {
     /// The database it was connected to, if its record says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<u32>,
+    /// Lists above are not whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
 }
 
 /// `xl_xact_stats_item`: kind 1 is a database, 2 a relation, 3 a function (utils/pgstat_kind).
@@ -134,6 +139,9 @@ pub struct Activity {
     /// `XLOG_DBASE_DROP`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped_databases: Vec<u32>,
+    /// Lists above are not whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +204,8 @@ pub struct EndOfRecovery {
 pub struct Fragment {
     /// Where the whole record begins; of a continuation, where the segment does.
     pub lsn: Lsn,
+    /// Of the server that wrote it: how to read it.
+    pub version: MajorVersion,
     /// Bytes of the whole record; of a continuation, bytes that remain of it.
     pub total: u32,
     /// Hexadecimal.
@@ -207,6 +217,50 @@ pub struct InvalidRecord {
     pub lsn: Lsn,
     /// What is wrong with it, for people.
     pub what: String,
+    /// Nothing but zeros follows. Such a file is no damage where a standby archives the segment in
+    /// which the timeline it followed has ended (`archive_mode` = always).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_zeros_follow: bool,
+}
+
+/// The end of a transaction whose record begins in one segment and ends in the next; `None` if
+/// there is none, if the two do not belong together, or if the record is too long to be kept.
+pub fn joint(unfinished: &Option<Fragment>, continued: &Option<Fragment>) -> Option<Ending> {
+    let (first, rest) = (unfinished.as_ref()?, continued.as_ref()?);
+    let mut bytes = from_hexadecimal(&first.bytes)?;
+    bytes.extend(from_hexadecimal(&rest.bytes)?);
+    if bytes.len() != first.total as usize || first.version != rest.version {
+        return None;
+    }
+    let head = bytes.first_chunk::<HEADER_BYTES>()?;
+    let header = RecordHeader::parse(head);
+    let mut checksum = Checksum::default();
+    checksum.data(&bytes[HEADER_BYTES..]);
+    if header.total != first.total || checksum.finish(head) != header.checksum {
+        return None;
+    }
+    let end = Lsn(rest.lsn.0 + u64::from(rest.total));
+    transaction::ending(&Record {
+        version: first.version,
+        lsn: first.lsn,
+        end,
+        header,
+        bytes: &bytes,
+    })
+}
+
+pub fn to_hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|half| char::from(DIGITS[usize::from(half)]));
+    bytes.iter().flat_map(digits).collect()
+}
+
+fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+    let (pairs, odd) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    if odd.is_empty() { bytes.collect() } else { None }
 }
 
 /// `RelFileLocator`: which file of which database in which tablespace, written `1663/16384/16390`.

@@ -2,7 +2,19 @@
 
 pub mod page;
 pub mod segment;
+mod fields;
+pub mod record;
+pub mod reader;
+pub mod transaction;
 pub mod digest;
+mod activities;
+pub mod digester;
+#[cfg(test)]
+pub mod samples;
 
-pub use digest::Digest;
+pub use digest::{Digest, joint};
+pub use digester::Digester;
+pub use reader::{Outcome, Reader, read_segment};
+pub use record::Record;
 pub use segment::{SegmentCheck, SegmentFacts};
+pub use transaction::ending;

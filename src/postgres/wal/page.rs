@@ -7,8 +7,14 @@ pub const SHORT_HEADER_BYTES: usize = 24;
 /// Bytes of the header that the first page of a segment begins with.
 pub const LONG_HEADER_BYTES: usize = 40;
 
+/// `XLP_FIRST_IS_CONTRECORD`
+const CONTINUES_FLAG: u16 = 0x0001;
 /// `XLP_LONG_HEADER`
 const LONG_HEADER_FLAG: u16 = 0x0002;
+/// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`
+const OVERWRITES_FLAG: u16 = 0x0008;
+/// `XLP_ALL_FLAGS`
+const ALL_FLAGS: u16 = 0x000F;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageHeader {
@@ -17,6 +23,14 @@ pub struct PageHeader {
     /// Where the page stands in the WAL.
     pub address: Lsn,
     pub is_long: bool,
+    /// It begins with the rest of a record that began before it.
+    pub is_continuation: bool,
+    /// The record that should go on here was lost in a crash; another one begins instead.
+    pub is_overwrite: bool,
+    /// Bytes of that rest, here and on the pages that follow.
+    pub remaining: u32,
+    /// It has flags that no known version sets.
+    pub is_strange: bool,
 }
 
 /// What the first page of a segment says beyond that.
@@ -40,6 +54,10 @@ impl PageHeader {
             timeline: u32_at(bytes, 4),
             address: Lsn(u64_at(bytes, 8)),
             is_long: flags & LONG_HEADER_FLAG != 0,
+            is_continuation: flags & CONTINUES_FLAG != 0,
+            is_overwrite: flags & OVERWRITES_FLAG != 0,
+            remaining: u32_at(bytes, 16),
+            is_strange: flags & !ALL_FLAGS != 0,
         }
     }
 }

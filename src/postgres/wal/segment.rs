@@ -106,11 +106,7 @@ impl SegmentCheck {
             return Err(self.invalid("its first page has no long header"));
         }
         let size = first.segment_size;
-        let is_possible = size.is_power_of_two()
-            && (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&size)
-            && first.block_size.is_power_of_two()
-            && (1 << 10..=1 << 16).contains(&first.block_size);
-        if !is_possible {
+        if !is_possible_segment_size(size) || !is_possible_block_size(first.block_size) {
             return Err(self.invalid(format!("segment size {size} is not possible")));
         }
         let segments_per_log = (1u64 << 32) / u64::from(size);
@@ -160,6 +156,14 @@ impl SegmentCheck {
              system, and at who else writes to pg_wal.",
         )
     }
+}
+
+pub fn is_possible_segment_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (SEGMENT_SIZE_MIN..=SEGMENT_SIZE_MAX).contains(&bytes)
+}
+
+pub fn is_possible_block_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (1 << 10..=1 << 16).contains(&bytes)
 }
 
 #[cfg(test)]

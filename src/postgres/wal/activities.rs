@@ -1,0 +1,326 @@
+//! What the transactions of one segment did, kept while they last and sifted when they end.
+//!
+//! Most transactions do nothing one would search for, and most deletes are few: those are forgotten
+//! when their transaction ends. What may go on from the segment before, or goes on in the next, is
+//! kept to the last row, so that digests of several segments add up.
+
+use std::collections::HashMap;
+
+use crate::postgres::Lsn;
+use crate::postgres::wal::digest::{Activity, Deleted, Ending, Lock, RelationFile, Truncated};
+use crate::postgres::wal::transaction::TransactionRecord;
+
+/// Deletes of fewer rows by a transaction that begins and ends here are not worth a line.
+const ROWS_MIN: u64 = 100;
+/// Files of catalogs that were never rewritten have smaller numbers (`FirstNormalObjectId`).
+const CATALOG_NUMBER_MAX: u32 = 16384;
+
+/// Of each list of one activity, and of the subtransactions of an ending.
+const ITEMS_MAX: usize = 64;
+/// Transactions at work at one time.
+const WORKS_MAX: usize = 4096;
+const ENDINGS_MAX: usize = 256;
+const DROPPED_MAX: usize = 256;
+/// Of JSON, for activities and for endings each.
+const BYTES_MAX: usize = 20 << 10;
+
+/// Transactions seen lately, by the lower bits of their id.
+const SEEN: usize = 1024;
+/// Ids are handed out in order. One that comes up after others this much above it was at work
+/// before the segment, as may be the first few that come up at all.
+const LATE: u32 = 64;
+const EARLY: u32 = 16;
+
+#[derive(Debug)]
+pub struct Activities {
+    seen: Box<[Seen; SEEN]>,
+    /// Distinct transactions so far.
+    count: u32,
+    highest: u32,
+    works: HashMap<u32, Work>,
+    /// Of transactions that have ended.
+    kept: Vec<Activity>,
+    endings: Vec<Ending>,
+    endings_bytes: usize,
+    is_cut: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    xid: u32,
+    /// It may have been at work before this segment.
+    is_early: bool,
+    first: Lsn,
+}
+
+#[derive(Debug)]
+struct Work {
+    activity: Activity,
+    is_early: bool,
+    /// Of `activity.deleted`, the entry of the last row.
+    latest: usize,
+}
+
+/// What is left when the segment ends.
+#[derive(Debug)]
+pub struct Sifted {
+    pub activities: Vec<Activity>,
+    pub endings: Vec<Ending>,
+    pub is_cut: bool,
+}
+
+impl Default for Activities {
+    fn default() -> Self {
+        Activities {
+            seen: Box::new([Seen::default(); SEEN]),
+            count: 0,
+            highest: 0,
+            works: HashMap::new(),
+            kept: Vec::new(),
+            endings: Vec::new(),
+            endings_bytes: 0,
+            is_cut: false,
+        }
+    }
+}
+
+impl Activities {
+    /// A record of a transaction, whatever it says.
+    #[inline]
+    pub fn see(&mut self, xid: u32, lsn: Lsn) {
+        if xid != 0 && self.seen[slot(xid)].xid != xid {
+            self.see_first(xid, lsn);
+        }
+    }
+
+    #[cold]
+    fn see_first(&mut self, xid: u32, lsn: Lsn) {
+        let is_early = self.count < EARLY || precedes(xid, self.highest.wrapping_sub(LATE));
+        if self.count == 0 || precedes(self.highest, xid) {
+            self.highest = xid;
+        }
+        self.count = self.count.saturating_add(1);
+        self.seen[slot(xid)] = Seen { xid, is_early, first: lsn };
+    }
+
+    pub fn lock(&mut self, xid: u32, lock: Lock) {
+        if let Some(work) = self.work(xid, lock.lsn) {
+            let locks = &mut work.activity.locks;
+            let same = |it: &Lock| (it.database, it.relation) == (lock.database, lock.relation);
+            if !locks.iter().any(same) {
+                work.activity.is_cut |= !push(locks, lock);
+            }
+        }
+    }
+
+    pub fn created(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        if let Some(work) = self.work(xid, lsn) {
+            work.activity.is_cut |= !push(&mut work.activity.created, file);
+        }
+    }
+
+    pub fn truncated(&mut self, xid: u32, truncated: Truncated) {
+        if let Some(work) = self.work(xid, truncated.lsn) {
+            work.activity.is_cut |= !push(&mut work.activity.truncated, truncated);
+        }
+    }
+
+    pub fn dropped_database(&mut self, xid: u32, lsn: Lsn, database: u32) {
+        if let Some(work) = self.work(xid, lsn) {
+            work.activity.is_cut |= !push(&mut work.activity.dropped_databases, database);
+        }
+    }
+
+    pub fn deleted(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        let Some(work) = self.work(xid, lsn) else { return };
+        let deleted = &mut work.activity.deleted;
+        if deleted.get(work.latest).is_none_or(|it| it.file != file) {
+            work.latest = deleted.iter().position(|it| it.file == file).unwrap_or_else(|| {
+                work.activity.is_cut |= !push(deleted, Deleted { file, rows: 0, lsn });
+                deleted.len()
+            });
+            work.latest = work.latest.min(deleted.len().saturating_sub(1));
+        }
+        if let Some(counted) = deleted.get_mut(work.latest).filter(|it| it.file == file) {
+            counted.rows += 1;
+        }
+    }
+
+    /// `xid` is a subtransaction of `top`.
+    pub fn belongs(&mut self, xid: u32, top: u32) {
+        if let Some(work) = self.works.get_mut(&xid)
+            && xid != top
+        {
+            work.activity.top = Some(top);
+        }
+    }
+
+    pub fn end(&mut self, end: &TransactionRecord<'_>) {
+        let seen = self.seen[slot(end.xid)];
+        let is_new = seen.xid != end.xid;
+        let is_first = !is_new && self.count <= 2;
+        let mut has_activity = false;
+        let mut active_subtransactions = Vec::new();
+        for xid in end.subtransactions().chain([end.xid]) {
+            let Some(work) = self.works.remove(&xid) else { continue };
+            // What was undone here is nothing; of what was undone of earlier, others learn by the
+            // ending.
+            let has_early_rows = work.is_early && !work.activity.deleted.is_empty();
+            if xid != end.xid && (is_worth(&work.activity) || has_early_rows) {
+                active_subtransactions.push(xid);
+            }
+            let worth = (end.is_commit && is_worth(&work.activity)) || has_early_rows;
+            has_activity |= worth;
+            if end.is_commit && worth {
+                self.keep(xid, end.xid, work);
+            }
+        }
+        let drops = end.is_commit && end.drops();
+        if drops || has_activity || is_new || is_first {
+            self.keep_ending(end, active_subtransactions);
+        }
+    }
+
+    fn keep(&mut self, xid: u32, top: u32, mut work: Work) {
+        if !work.is_early {
+            trim(&mut work.activity);
+        }
+        if xid != top {
+            work.activity.top = Some(top);
+        }
+        if self.kept.len() < WORKS_MAX {
+            self.kept.push(work.activity);
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    fn keep_ending(&mut self, end: &TransactionRecord<'_>, active: Vec<u32>) {
+        let mut ending = Ending {
+            at: end.at(),
+            is_commit: end.is_commit,
+            subtransactions: active,
+            dropped: end.files().take(DROPPED_MAX).collect(),
+            dropped_stats: end.stats().take(DROPPED_MAX).collect(),
+            database: end.database,
+            is_cut: end.is_cut
+                || end.files().len() > DROPPED_MAX
+                || end.stats().len() > DROPPED_MAX,
+        };
+        for xid in end.subtransactions() {
+            if ending.subtransactions.contains(&xid) {
+                continue;
+            }
+            ending.is_cut |= !push(&mut ending.subtransactions, xid);
+        }
+        let bytes = ending_bytes(&ending);
+        if self.endings.len() < ENDINGS_MAX && self.endings_bytes + bytes <= BYTES_MAX {
+            self.endings_bytes += bytes;
+            self.endings.push(ending);
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// The segment ends.
+    pub fn finish(mut self) -> Sifted {
+        let lasting = self.works.into_values().map(|work| work.activity);
+        let mut activities = self.kept;
+        activities.extend(lasting);
+        // Of what is common and small none is missed but for a few rows of a larger count.
+        let is_small = |activity: &Activity| !is_worth(activity);
+        activities.sort_by_key(|it| (rank(it), std::cmp::Reverse(rows(it)), it.first_lsn, it.xid));
+        let mut bytes = 0;
+        activities.retain(|activity| {
+            bytes += activity_bytes(activity);
+            let fits = bytes <= BYTES_MAX;
+            self.is_cut |= !fits && !is_small(activity);
+            fits
+        });
+        activities.sort_by_key(|activity| (activity.first_lsn, activity.xid));
+        Sifted { activities, endings: self.endings, is_cut: self.is_cut }
+    }
+
+    /// Of a transaction that `see` was told of, or of another that a record names.
+    fn work(&mut self, xid: u32, lsn: Lsn) -> Option<&mut Work> {
+        if self.works.len() >= WORKS_MAX && !self.works.contains_key(&xid) {
+            self.is_cut = true;
+            return None;
+        }
+        let seen = self.seen[slot(xid)];
+        let (first_lsn, is_early) =
+            if seen.xid == xid { (seen.first, seen.is_early) } else { (lsn, true) };
+        Some(self.works.entry(xid).or_insert_with(|| Work {
+            activity: Activity { xid, first_lsn, ..Activity::default() },
+            is_early,
+            latest: 0,
+        }))
+    }
+}
+
+fn slot(xid: u32) -> usize {
+    xid as usize % SEEN
+}
+
+/// Ids wrap around (`TransactionIdPrecedes`).
+fn precedes(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) < 0
+}
+
+/// `false` if there is no room.
+fn push<T>(list: &mut Vec<T>, item: T) -> bool {
+    let has_room = list.len() < ITEMS_MAX;
+    if has_room {
+        list.push(item);
+    }
+    has_room
+}
+
+fn is_catalog(file: &RelationFile) -> bool {
+    file.number < CATALOG_NUMBER_MAX
+}
+
+fn is_worth(activity: &Activity) -> bool {
+    rank(activity) < 2
+}
+
+/// 0 for what changes the schema, 1 for many rows, 2 for what is of interest only if it goes on.
+fn rank(activity: &Activity) -> u8 {
+    let is_plain = activity.locks.is_empty()
+        && activity.created.is_empty()
+        && activity.truncated.is_empty()
+        && activity.dropped_databases.is_empty();
+    if !is_plain || activity.deleted.iter().any(|it| is_catalog(&it.file)) {
+        0
+    } else if activity.deleted.iter().any(|it| it.rows >= ROWS_MIN) {
+        1
+    } else {
+        2
+    }
+}
+
+fn rows(activity: &Activity) -> u64 {
+    activity.deleted.iter().map(|it| it.rows).sum()
+}
+
+/// Leaves out what is not worth a line.
+fn trim(activity: &mut Activity) {
+    activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= ROWS_MIN);
+}
+
+// About what they take as JSON, never less.
+
+fn activity_bytes(activity: &Activity) -> usize {
+    let relations = activity.truncated.iter().map(|it| 80 + 12 * it.relations.len());
+    160 + 80 * activity.locks.len()
+        + 40 * activity.created.len()
+        + 100 * activity.deleted.len()
+        + 12 * activity.dropped_databases.len()
+        + relations.sum::<usize>()
+}
+
+fn ending_bytes(ending: &Ending) -> usize {
+    200 + 12 * ending.subtransactions.len()
+        + 40 * ending.dropped.len()
+        + 70 * ending.dropped_stats.len()
+}
