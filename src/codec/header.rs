@@ -40,6 +40,7 @@ pub enum Kind {
     BackupHistory,
     Pack,
     Manifest,
+    Index,
 }
 
 /// Who stored an object, for the person who has to find out why two differ.
@@ -110,6 +111,14 @@ impl Header {
             .hint("Use the walden that wrote it, or a newer one."));
         }
         Ok(header)
+    }
+
+    /// How many bytes the header takes, of an object that begins so; `None` where it has none.
+    pub fn bytes(start: &[u8]) -> Option<u64> {
+        let (magic, length) = (start.get(..4)?, start.get(4..8)?);
+        let length = u32::from_le_bytes(length.try_into().ok()?);
+        let is_header = *magic == MAGIC.to_le_bytes() && length <= HEADER_BYTES_MAX;
+        is_header.then_some(8 + u64::from(length))
     }
 
     /// The header and what follows it.

@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod manifest;
+pub mod index;
+pub mod parallel;
 mod object;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use crate::storage::{Key, Storage};
 
 pub use backup::BackupId;
 pub use cluster::{Claim, ClusterName};
+pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
 pub use wal::Stored;
 
