@@ -20,7 +20,7 @@ use crate::postgres::wal::digest::Ending;
 use crate::postgres::{Lsn, SegmentName, TimelineId};
 
 pub use decision::{Decision, GivenUp, Place, RecordKind, Side, Stop};
-pub use path_wal::{Gap, WalRun};
+pub use path_wal::{Gap, WalRange};
 
 use refusals::refused;
 

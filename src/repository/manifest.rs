@@ -30,6 +30,11 @@ pub struct Manifest {
     /// backup.
     pub ended: jiff::Timestamp,
     pub from_standby: bool,
+    /// `TimeZone` and `log_timezone` of the server: how its people read times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_time_zone: Option<String>,
     pub tablespaces: Vec<Tablespace>,
     /// Raw bytes in each pack but the last.
     pub pack_bytes: u64,

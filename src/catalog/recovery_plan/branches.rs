@@ -14,11 +14,7 @@ use crate::postgres::{Lsn, TimelineId};
 /// What a recovery leads to: the last record that matters, and the timeline that wrote it.
 type Content = (TimelineId, Option<Lsn>);
 
-pub fn decide(
-    known: &Known<'_>,
-    wanted: &Wanted,
-    backups: &[&BackupSummary],
-) -> Result<Decision> {
+pub fn decide(known: &Known<'_>, wanted: &Wanted, backups: &[&BackupSummary]) -> Result<Decision> {
     let on = |path: TimelinePath, backups: &[&BackupSummary]| {
         Course::new(known, wanted, path).decide(backups)
     };
@@ -163,7 +159,9 @@ fn lines(contents: &BTreeMap<Content, Decision>) -> String {
         });
         format!("--target-timeline {}: {last}", decision.path.last())
     };
-    contents.values().map(line).collect::<Vec<_>>().join("; ")
+    let mut decisions: Vec<&Decision> = contents.values().collect();
+    decisions.sort_by_key(|decision| decision.path.last());
+    decisions.into_iter().map(line).collect::<Vec<_>>().join("; ")
 }
 
 fn with_note(mut decision: Decision, wanted: &Wanted, others: &[TimelinePath]) -> Decision {

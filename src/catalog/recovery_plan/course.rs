@@ -2,12 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::catalog::recovery_plan::decision::{
-    Decision, GivenUp, Place, RecordKind, Side, Stop,
-};
+use crate::catalog::recovery_plan::decision::{Decision, GivenUp, Place, RecordKind, Side, Stop};
 use crate::catalog::recovery_plan::path_wal::{PathWal, Run};
 use crate::catalog::recovery_plan::point::Goal;
 use crate::catalog::recovery_plan::{Known, Wanted, refusals};
+use crate::catalog::wal_run::Cause;
 use crate::catalog::{BackupSummary, Target, TimelinePath};
 use crate::error::{Error, Result};
 use crate::postgres::Lsn;
@@ -44,7 +43,8 @@ impl<'a> Course<'a> {
     }
 
     pub fn decide(&self, backups: &[&BackupSummary]) -> Result<Decision> {
-        let is_on_path = |backup: &&BackupSummary| self.path.contains(backup.timeline, backup.end_lsn);
+        let is_on_path =
+            |backup: &&BackupSummary| self.path.contains(backup.timeline, backup.end_lsn);
         let mut on_path: Vec<&BackupSummary> = backups.iter().copied().filter(is_on_path).collect();
         if on_path.is_empty() {
             return Err(refusals::off_the_path(backups, &self.path));
@@ -84,18 +84,25 @@ impl<'a> Course<'a> {
     /// The unbroken WAL from the backup on, which must hold all that makes it consistent.
     pub fn run(&self, backup: &BackupSummary) -> std::result::Result<Run, Error> {
         let run = self.wal.run_from(backup);
-        let run = run.map_err(|missing| refusals::missing_segment(backup, missing, None))?;
+        let run =
+            run.map_err(|missing| refusals::missing_segment(backup, missing, Cause::Missing))?;
         if run.end >= backup.end_lsn {
             return Ok(run);
         }
         let size = backup.wal_segment_size;
         Err(match run.gap {
-            Some(gap) => refusals::missing_segment(backup, gap.segment, gap.invalid),
+            Some(gap) => refusals::missing_segment(backup, gap.segment, gap.cause),
             None => {
                 let missing = self.wal.stretches[run.last].name.next(size);
-                refusals::missing_segment(backup, missing, None)
+                refusals::missing_segment(backup, missing, Cause::Missing)
             }
         })
+    }
+
+    /// Whether what is known of it is not all, or more than counts.
+    pub fn must_be_read(&self, at: usize) -> bool {
+        let stretch = &self.wal.stretches[at];
+        self.wal.is_clipped(stretch) || stretch.wal().is_some_and(|wal| wal.opens_unknown)
     }
 
     /// The ends of transactions of one stretch, as far as it counts.
@@ -121,11 +128,8 @@ impl<'a> Course<'a> {
         };
         let last_byte = Lsn(backup.end_lsn.0.saturating_sub(1));
         let at = self.wal.place_of(last_byte).unwrap_or(run.first);
-        let stop = Stop {
-            target: Target::Immediate,
-            exclusive: false,
-            place: Some(backup_end(backup)),
-        };
+        let stop =
+            Stop { target: Target::Immediate, exclusive: false, place: Some(backup_end(backup)) };
         Attempt::Reached(Reached { run, stop, at, note: None })
     }
 
@@ -167,6 +171,7 @@ impl<'a> Course<'a> {
             None if is_told => Some(GivenUp { commits: 0, at_least: false, last: None }),
             None => None,
         };
+        let replayed = &self.wal.stretches[run.first..=at.max(run.first)];
         Ok(Decision {
             backup: backup.clone(),
             path: self.path.clone(),
@@ -174,7 +179,7 @@ impl<'a> Course<'a> {
             stop,
             last_commit,
             given_up,
-            segments: (at.max(run.first) - run.first + 1) as u64,
+            segments: replayed.iter().map(|stretch| stretch.name).collect(),
             notes: note.into_iter().collect(),
         })
     }
@@ -183,8 +188,8 @@ impl<'a> Course<'a> {
     /// end of that stretch. `None` where the WAL does not tell.
     pub fn last_commit(&self, place: Option<&Place>, at: usize) -> Result<Option<TransactionEnd>> {
         let stretch = &self.wal.stretches[at];
-        if place.is_some() || self.wal.is_clipped(stretch) {
-            if stretch.segment.wal.is_none() {
+        if place.is_some() || self.must_be_read(at) {
+            if stretch.wal().is_none() {
                 return Ok(None);
             }
             let includes = |lsn| place.is_none_or(|place| place.includes(lsn));
@@ -193,13 +198,18 @@ impl<'a> Course<'a> {
             if let Some(last) = last {
                 return Ok(Some(last.at));
             }
-        } else if let Some(commit) = stretch.segment.wal.and_then(|wal| wal.last_commit) {
+        } else if let Some(commit) = stretch.wal().and_then(|wal| wal.last_commit) {
             return Ok(Some(commit));
         }
-        for stretch in self.wal.stretches[..at].iter().rev() {
-            let Some(wal) = stretch.segment.wal else { return Ok(None) };
+        for (at, stretch) in self.wal.stretches[..at].iter().enumerate().rev() {
+            let Some(wal) = stretch.wal() else { return Ok(None) };
             if wal.last_commit.is_some() {
                 return Ok(wal.last_commit);
+            }
+            let first =
+                if self.must_be_read(at) { self.endings(at)?.into_iter().next() } else { None };
+            if let Some(commit) = first.filter(|first| first.is_commit) {
+                return Ok(Some(commit.at));
             }
         }
         Ok(None)
@@ -209,11 +219,11 @@ impl<'a> Course<'a> {
     fn given_up(&self, place: &Place, at: usize) -> Result<GivenUp> {
         let mut given_up = GivenUp { commits: 0, at_least: false, last: None };
         for (index, stretch) in self.wal.stretches.iter().enumerate().skip(at) {
-            let Some(wal) = stretch.segment.wal else {
+            let Some(wal) = stretch.wal() else {
                 given_up.at_least = true;
                 continue;
             };
-            if index > at && !self.wal.is_clipped(stretch) {
+            if index > at && !self.must_be_read(index) {
                 given_up.commits += u64::from(wal.commits);
                 given_up.last = wal.last_commit.or(given_up.last);
                 continue;

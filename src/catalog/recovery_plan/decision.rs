@@ -2,23 +2,23 @@
 
 use jiff::Timestamp;
 
-use crate::catalog::recovery_plan::path_wal::WalRun;
+use crate::catalog::recovery_plan::path_wal::WalRange;
 use crate::catalog::{BackupSummary, Target, TimelinePath};
-use crate::postgres::Lsn;
 use crate::postgres::wal::digest::{Ending, TransactionEnd};
+use crate::postgres::{Lsn, SegmentName};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub backup: BackupSummary,
     pub path: TimelinePath,
-    pub run: WalRun,
+    pub run: WalRange,
     pub stop: Stop,
     /// The last one that the restored cluster will have, if the WAL tells.
     pub last_commit: Option<TransactionEnd>,
     /// `None`: it cannot be told.
     pub given_up: Option<GivenUp>,
-    /// How many segments are replayed, where that can be told; else all that are there.
-    pub segments: u64,
+    /// What is replayed, where that can be told; else all that is there.
+    pub segments: Vec<SegmentName>,
     /// What the person should know, as sentences.
     pub notes: Vec<String>,
 }

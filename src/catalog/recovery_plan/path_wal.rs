@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::catalog::inventory::{Inventory, Segment};
+use crate::catalog::inventory::{Inventory, Segment, SegmentWal};
+use crate::catalog::wal_run::Cause;
 use crate::catalog::{BackupSummary, TimelinePath};
-use crate::postgres::{Lsn, SegmentName, TimelineId};
+use crate::postgres::{Lsn, SegmentName};
 
 pub struct PathWal {
     /// In bytes.
@@ -46,13 +47,14 @@ pub struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     pub segment: SegmentName,
-    /// The segment is there, and its record here is not valid; `None`: it is missing.
-    pub invalid: Option<Lsn>,
+    pub cause: Cause,
+    /// Where what is missing or not valid begins.
+    pub from: Lsn,
 }
 
 /// `Run` for people: names and times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalRun {
+pub struct WalRange {
     pub first: SegmentName,
     pub last: SegmentName,
     /// Exclusive.
@@ -60,6 +62,22 @@ pub struct WalRun {
     /// When the newest of it was stored.
     pub stored: Timestamp,
     pub gap: Option<Gap>,
+}
+
+impl Stretch {
+    /// What is known of its transactions, if it has a digest; `opens_unknown` is to be read.
+    pub fn wal(&self) -> Option<SegmentWal> {
+        self.segment.wal
+    }
+
+    /// What recovery does not get past, and where that begins.
+    fn fault(&self) -> Option<(Cause, Lsn)> {
+        if self.segment.is_damaged {
+            return Some((Cause::Damaged, self.start));
+        }
+        let invalid = self.segment.wal.and_then(|wal| wal.invalid);
+        invalid.filter(|lsn| *lsn < self.to).map(|lsn| (Cause::Invalid, lsn))
+    }
 }
 
 impl PathWal {
@@ -90,7 +108,8 @@ impl PathWal {
 
     /// The stretch whose segment has this byte.
     pub fn place_of(&self, lsn: Lsn) -> Option<usize> {
-        let place = self.stretches.partition_point(|stretch| stretch.start <= lsn).checked_sub(1)?;
+        let place =
+            self.stretches.partition_point(|stretch| stretch.start <= lsn).checked_sub(1)?;
         (lsn.0 < self.stretches[place].start.0 + u64::from(self.size)).then_some(place)
     }
 
@@ -110,47 +129,37 @@ impl PathWal {
         let missing = SegmentName::containing(backup.timeline, backup.start_lsn, self.size);
         let first = self.place_of(backup.start_lsn).ok_or(missing)?;
         let mut last = first;
-        let (mut gap, mut fork) = (None, None);
-        loop {
+        let (gap, fork) = loop {
             let stretch = &self.stretches[last];
-            let invalid = stretch.segment.wal.and_then(|wal| wal.invalid);
-            if let Some(lsn) = invalid.filter(|lsn| *lsn < stretch.to) {
-                gap = Some(Gap { segment: stretch.name, invalid: Some(lsn) });
-                break;
+            if let Some((cause, from)) = stretch.fault() {
+                break (Some(Gap { segment: stretch.name, cause, from }), None);
             }
             let next = self.stretches.get(last + 1);
             if next.is_some_and(|next| self.follows(stretch, next)) {
                 last += 1;
                 continue;
             }
-            let segment = SegmentName::containing(self.timeline_at(stretch.to), stretch.to, self.size);
-            gap = next.map(|_| Gap { segment, invalid: None });
-            fork = self.is_clipped(stretch).then_some(stretch.to);
-            break;
-        }
+            let from = stretch.to;
+            let segment = SegmentName::containing(self.path.holder(from), from, self.size);
+            let gap = next.map(|_| Gap { segment, cause: Cause::Missing, from });
+            break (gap, self.is_clipped(stretch).then_some(stretch.to));
+        };
         let end = match gap {
-            Some(Gap { invalid: Some(lsn), .. }) => lsn,
+            Some(gap) if gap.cause != Cause::Missing => gap.from,
             _ => self.end_of(first, last),
         };
         Ok(Run { first, last, end, gap, fork })
     }
 
-    pub fn describe(&self, run: &Run) -> WalRun {
+    pub fn describe(&self, run: &Run) -> WalRange {
         let stretches = &self.stretches[run.first..=run.last];
-        WalRun {
+        WalRange {
             first: self.stretches[run.first].name,
             last: self.stretches[run.last].name,
             end: run.end,
             stored: stretches.iter().map(|s| s.segment.stored).max().unwrap_or_default(),
             gap: run.gap,
         }
-    }
-
-    /// Which timeline of the path a byte belongs to.
-    pub fn timeline_at(&self, lsn: Lsn) -> TimelineId {
-        let holds = |end: Option<Lsn>| end.is_none_or(|end| lsn < end);
-        let step = self.path.steps().iter().find(|step| holds(step.end));
-        step.map_or(self.path.last(), |step| step.timeline)
     }
 
     fn follows(&self, before: &Stretch, after: &Stretch) -> bool {

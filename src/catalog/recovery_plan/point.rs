@@ -70,7 +70,7 @@ impl Course<'_> {
             && let Some(begun) = self.wal.place_of(lsn)
         {
             for at in begun..=run.last {
-                if self.wal.stretches[at].segment.wal.is_none() {
+                if self.wal.stretches[at].wal().is_none() {
                     let note = Some(refusals::NOT_TO_THE_COMMIT.to_owned());
                     let stop = self.as_asked();
                     return Ok(Attempt::Reached(Reached { run, stop, at, note }));
@@ -103,7 +103,7 @@ impl Course<'_> {
 
     fn last_start(&self, run: &Run) -> Result<Option<Lsn>> {
         for at in (run.first..=run.last).rev() {
-            if self.wal.stretches[at].segment.wal.is_none() {
+            if self.wal.stretches[at].wal().is_none() {
                 return Ok(None);
             }
             if let Some(last) = self.starts(at)?.into_iter().rfind(|start| *start < run.end) {
@@ -170,11 +170,11 @@ impl Course<'_> {
         let mut candidates = Vec::new();
         let mut is_unknown = false;
         for at in among {
-            let Some(wal) = self.wal.stretches[at].segment.wal else {
+            let Some(wal) = self.wal.stretches[at].wal() else {
                 is_unknown = true;
                 continue;
             };
-            if wal.latest_time.is_none() {
+            if wal.latest_time.is_none() && !self.must_be_read(at) {
                 continue;
             }
             let far = match (wal.first_commit, wal.last_commit) {
@@ -189,9 +189,8 @@ impl Course<'_> {
         }
         candidates.sort_unstable();
         for (_, at) in candidates.iter().take(SEGMENTS_SEARCHED_MAX) {
-            let is_it = |ending: &Ending| {
-                ending.at.xid == xid || ending.subtransactions.contains(&xid)
-            };
+            let is_it =
+                |ending: &Ending| ending.at.xid == xid || ending.subtransactions.contains(&xid);
             if let Some(ending) = self.endings(*at)?.into_iter().find(is_it) {
                 return Ok(Search::At(*at, ending));
             }
@@ -209,7 +208,7 @@ impl Course<'_> {
         let named = all.iter().filter(|(_, point)| point.name == name && point.lsn >= oldest);
         let named: Vec<&(usize, RestorePoint)> = named.collect();
         let [first, others @ ..] = &named[..] else {
-            let is_known = self.wal.stretches.iter().all(|s| s.segment.wal.is_some());
+            let is_known = self.wal.stretches.iter().all(|s| s.wal().is_some());
             let found = all.iter().map(|(_, point)| point);
             let missing = || Err(refusals::no_restore_point(name, found));
             return if is_known { missing() } else { Ok(Goal::Unsearchable) };

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::catalog::recovery_plan::Wanted;
-use crate::catalog::recovery_plan::path_wal::{Stretch, WalRun};
+use crate::catalog::recovery_plan::path_wal::{Stretch, WalRange};
+use crate::catalog::wal_run::Cause;
 use crate::catalog::{BackupSummary, Target, TimelinePath};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::wal::digest::{Ending, RestorePoint, TransactionEnd};
@@ -43,47 +44,50 @@ pub fn off_the_path(backups: &[&BackupSummary], path: &TimelinePath) -> Error {
         .hint(format!("Choose another --target-timeline. The backups: {}.", places.join("; ")))
 }
 
-pub fn missing_segment(
-    backup: &BackupSummary,
-    segment: SegmentName,
-    invalid: Option<Lsn>,
-) -> Error {
-    match invalid {
-        None => refused(format!("{segment} is missing, and backup {} needs it", backup.id)).hint(
-            "Archive it if a server still has it in pg_wal, or choose another backup with \
-             --backup.",
-        ),
-        Some(lsn) => refused(format!(
-            "{segment} is not valid from {lsn} on, and backup {} needs it",
-            backup.id
-        ))
-        .hint("Choose another backup with --backup."),
+pub fn missing_segment(backup: &BackupSummary, segment: SegmentName, cause: Cause) -> Error {
+    let needs = format!("and backup {} needs it", backup.id);
+    match cause {
+        Cause::Missing | Cause::NeededByBackup => refused(format!("{segment} is missing, {needs}"))
+            .hint(
+                "Archive it if a server still has it in pg_wal, or choose another backup with \
+                 --backup.",
+            ),
+        Cause::Invalid => refused(format!("{segment} has a record that is not valid, {needs}"))
+            .hint("Choose another backup with --backup."),
+        Cause::Damaged => refused(format!("{segment} is damaged in the repository, {needs}"))
+            .hint("Put the object back from a copy, or choose another backup with --backup."),
     }
 }
 
 /// The target lies behind a gap.
-pub fn broken(run: WalRun, last: Option<TransactionEnd>) -> Error {
+pub fn broken(run: WalRange, last: Option<TransactionEnd>) -> Error {
     let Some(gap) = run.gap else {
         return refused(format!("the archived WAL ends at {}", run.end));
     };
     let until = last.map_or_else(
-        || format!("the archived WAL before it ends at {} (stored at {})", run.end, run.stored),
+        || format!("the archived WAL ends at {} (stored at {})", run.end, run.stored),
         |last| format!("the last commit before it is {}", commit(&last)),
     );
+    let segment = gap.segment;
     let before = format!("--target-time '{}'", last.map_or(run.stored, |last| last.time));
-    match gap.invalid {
-        None => refused(format!("the target cannot be reached: {} is missing; {until}", gap.segment))
-            .hint(format!(
-                "Archive {} if a server still has it in pg_wal, or recover to before the gap: \
-                 {before}.",
-                gap.segment
-            )),
-        Some(lsn) => refused(format!(
-            "the target cannot be reached: the WAL in {} is not valid from {lsn} on; {until}",
-            gap.segment
-        ))
-        .hint(format!("Recover to before it: {before}.")),
-    }
+    let (what, hint) = match gap.cause {
+        Cause::Missing | Cause::NeededByBackup => (
+            format!("{segment} is missing"),
+            format!(
+                "Archive {segment} if a server still has it in pg_wal, or recover to before the \
+                 gap: {before}."
+            ),
+        ),
+        Cause::Invalid => (
+            format!("the record at {} in {segment} is not valid", gap.from),
+            format!("Recover to before it: {before}."),
+        ),
+        Cause::Damaged => (
+            format!("{segment} is damaged in the repository"),
+            format!("Put the object back from a copy, or recover to before it: {before}."),
+        ),
+    };
+    refused(format!("the target cannot be reached: {what}; {until}")).hint(hint)
 }
 
 pub fn after_the_last_commit(time: Timestamp, last: Option<TransactionEnd>) -> Error {
@@ -100,7 +104,7 @@ pub fn after_the_last_commit(time: Timestamp, last: Option<TransactionEnd>) -> E
 }
 
 /// As far as names and times of objects can tell.
-pub fn behind(target: &Target, run: &WalRun) -> Error {
+pub fn behind(target: &Target, run: &WalRange) -> Error {
     refused(format!(
         "{target} lies behind the last possible target: the archived WAL ends at {} (stored at {})",
         run.end, run.stored
@@ -108,7 +112,7 @@ pub fn behind(target: &Target, run: &WalRun) -> Error {
     .hint("Use --target-latest; or run pg_switch_wal() on the source and try again.")
 }
 
-pub fn behind_the_last_record(lsn: Lsn, run: &WalRun, last: Option<Lsn>) -> Error {
+pub fn behind_the_last_record(lsn: Lsn, run: &WalRange, last: Option<Lsn>) -> Error {
     let instead = last.map_or(String::new(), |last| format!("--target-lsn {last} or "));
     refused(format!(
         "LSN {lsn} lies behind the last possible target: the archived WAL ends at {}{}",
@@ -159,10 +163,7 @@ pub fn not_among_nearest(xid: u32, searched: usize) -> Error {
     .hint("Look it up with walden find --xid, and use its --target-lsn.")
 }
 
-pub fn no_restore_point<'a>(
-    name: &str,
-    known: impl Iterator<Item = &'a RestorePoint>,
-) -> Error {
+pub fn no_restore_point<'a>(name: &str, known: impl Iterator<Item = &'a RestorePoint>) -> Error {
     let mut known: Vec<&RestorePoint> = known.collect();
     known.sort_by_key(|point| std::cmp::Reverse((likeness(name, &point.name), point.lsn)));
     let near: Vec<String> = known

@@ -46,11 +46,7 @@ impl Course<'_> {
     }
 
     pub fn as_asked(&self) -> Stop {
-        Stop {
-            target: self.wanted.target.clone(),
-            exclusive: self.wanted.exclusive,
-            place: None,
-        }
+        Stop { target: self.wanted.target.clone(), exclusive: self.wanted.exclusive, place: None }
     }
 
     fn is_later(&self, of_record: Timestamp, time: Timestamp) -> bool {
@@ -64,7 +60,7 @@ impl Course<'_> {
         let Some(first) = self.wal.place_of(backup.start_lsn) else { return Ok(None) };
         let later = |of_record| self.is_later(of_record, time);
         let stretches = &self.wal.stretches;
-        let known = stretches[..first].iter().rev().map_while(|stretch| stretch.segment.wal);
+        let known = stretches[..first].iter().rev().map_while(|stretch| stretch.wal());
         let mut holds = known.filter_map(|wal| wal.latest_time).map(later).next();
         let last_byte = Lsn(backup.end_lsn.0.saturating_sub(1));
         let last = self.wal.place_of(last_byte).unwrap_or(first);
@@ -72,7 +68,7 @@ impl Course<'_> {
             if holds == Some(true) {
                 break;
             }
-            let Some(latest) = stretches[at].segment.wal.and_then(|wal| wal.latest_time) else {
+            let Some(latest) = stretches[at].wal().and_then(|wal| wal.latest_time) else {
                 continue;
             };
             if !later(latest) {
@@ -96,16 +92,17 @@ impl Course<'_> {
     ) -> Result<FirstLater> {
         let mut is_known = true;
         for at in run.first..=run.last {
-            let segment = &self.wal.stretches[at].segment;
-            let Some(wal) = segment.wal else {
+            let stretch = &self.wal.stretches[at];
+            let Some(wal) = stretch.wal() else {
                 // Nothing in it was committed after it was stored.
-                if segment.stored > time {
+                if stretch.segment.stored > time {
                     return Ok(FirstLater::Unknown);
                 }
                 is_known = false;
                 continue;
             };
-            if !wal.latest_time.is_some_and(|latest| self.is_later(latest, time)) {
+            let may_hold = wal.latest_time.is_some_and(|latest| self.is_later(latest, time));
+            if !may_hold && !self.must_be_read(at) {
                 continue;
             }
             let first = self.endings(at)?.into_iter().find(|ending| {
@@ -119,18 +116,18 @@ impl Course<'_> {
         Ok(if is_known { FirstLater::Nowhere } else { FirstLater::Unknown })
     }
 
-    /// No later end of a transaction follows: told the time, PostgreSQL would end in FATAL. If the
-    /// time is that of the newest one, all of this WAL is what was asked for, and the record of the
-    /// last one says where that ends.
+    /// No later end of a transaction follows: told the time, PostgreSQL would end in FATAL. Where
+    /// nothing can be missing up to that time all of this WAL is what was asked for, and the record
+    /// of the last end says where that is.
     fn at_the_end(&self, backup: &BackupSummary, run: Run, time: Timestamp) -> Result<Attempt> {
-        let Some((at, last, newest)) = self.newest(&run)? else {
-            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-        };
-        if self.wanted.exclusive || newest != time {
-            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-        }
         let why = "no transaction ended later, and with a time PostgreSQL would end in FATAL";
-        if last.at.lsn < backup.end_lsn {
+        let newest = self.newest(&run)?;
+        let is_newest = newest.as_ref().is_some_and(|(_, _, newest)| *newest == time);
+        let after_backup = newest.filter(|(_, last, _)| last.at.lsn >= backup.end_lsn);
+        let Some((at, last, _)) = after_backup else {
+            if time > backup.ended && !is_newest {
+                return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
+            }
             let note = format!("{why}: it is told to stop as soon as this backup is consistent.");
             return Ok(match self.immediate(backup) {
                 Attempt::Reached(reached) => {
@@ -138,6 +135,9 @@ impl Course<'_> {
                 }
                 other => other,
             });
+        };
+        if self.wanted.exclusive || !is_newest {
+            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
         }
         let note = format!("{why}: it is told the LSN of the last one instead.");
         let stop = Stop {
@@ -153,16 +153,17 @@ impl Course<'_> {
         let mut last: Option<(usize, Ending)> = None;
         let mut newest: Option<Timestamp> = None;
         for at in (run.first..=run.last).rev() {
-            let stretch = &self.wal.stretches[at];
-            let Some(latest) = stretch.segment.wal.and_then(|wal| wal.latest_time) else {
+            let latest = self.wal.stretches[at].wal().and_then(|wal| wal.latest_time);
+            let must_be_read = self.must_be_read(at);
+            if latest.is_none() && !must_be_read {
                 continue;
-            };
-            if last.is_none() || self.wal.is_clipped(stretch) {
+            }
+            if last.is_none() || must_be_read {
                 let endings = self.endings(at)?;
                 newest = newest.max(endings.iter().map(|ending| ending.at.time).max());
                 last = last.or_else(|| Some((at, endings.into_iter().next_back()?)));
             } else {
-                newest = newest.max(Some(latest));
+                newest = newest.max(latest);
             }
         }
         Ok(last.zip(newest).map(|((at, last), newest)| (at, last, newest)))
