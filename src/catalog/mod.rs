@@ -7,6 +7,7 @@ pub mod timeline_tree;
 pub mod wal_run;
 pub mod window;
 pub mod recovery_plan;
+pub mod events;
 
 pub use inventory::{Inventory, WalPart};
 pub use recovery_plan::{BackupSummary, Decision, Wanted};

@@ -1,12 +1,14 @@
 //! Base backups in the repository: packs first, the manifest last; its presence is the backup.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::codec::{self, Compression, Header};
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::{Home, Manifest, unopened};
-use crate::storage::{Body, Key};
+use crate::repository::parallel::ask_each;
+use crate::repository::{Home, Manifest, layout, unopened};
+use crate::storage::{Body, Key, ObjectInfo};
 
 /// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`.
 /// Sorts by time.
@@ -22,6 +24,11 @@ impl BackupId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// When the backup began, in digits.
+    pub(super) fn second(&self) -> &str {
+        self.0.split('-').next().unwrap_or_default()
     }
 }
 
@@ -93,7 +100,7 @@ impl Home {
 
     /// For names that nobody else uses. A put that was repeated, because its answer was lost, meets
     /// its own first success as `AlreadyExists`: hours of copying must not end over that.
-    fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
+    pub(super) fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
         match self.storage.put_new(key, sealed) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if sealed.to_bytes().ok() == Some(self.storage.get(key)?) {
@@ -119,17 +126,39 @@ impl Home {
 
     /// The backups that have a manifest, oldest first.
     pub fn backups(&self) -> Result<Vec<BackupId>> {
-        let folders = self.storage.list(Some(&self.backups_key()))?.folders;
-        let mut whole = Vec::new();
-        for id in folders.iter().filter_map(|folder| folder.parse::<BackupId>().ok()) {
-            match self.storage.head(&self.manifest_key(&id)) {
+        let begun = self.backups_begun()?;
+        let answers = ask_each(&begun, |id| self.storage.head(&self.manifest_key(id)));
+        let mut whole = Vec::with_capacity(begun.len());
+        for (id, answer) in begun.into_iter().zip(answers) {
+            match answer {
                 Ok(_) => whole.push(id),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        whole.sort();
         Ok(whole)
+    }
+
+    /// The packs of a backup that the store lists, with how many bytes each has there.
+    pub fn packs(&self, id: &BackupId) -> Result<BTreeMap<u32, u64>> {
+        let objects = self.storage.list(Some(&self.backup_key(id)))?.objects;
+        let pack = |object: &ObjectInfo| Some((layout::pack_of(&object.key)?, object.size));
+        Ok(objects.iter().filter_map(pack).collect())
+    }
+
+    /// The backups that somebody wants kept, whatever becomes too old.
+    pub fn held(&self) -> Result<BTreeSet<BackupId>> {
+        let objects = self.storage.list(Some(&self.holds_key()))?.objects;
+        Ok(objects.iter().filter_map(|object| layout::held_by(&object.key)).collect())
+    }
+
+    /// What the store lists under the name of a backup, oldest first: some may have no manifest.
+    pub(super) fn backups_begun(&self) -> Result<Vec<BackupId>> {
+        let folders = self.storage.list(Some(&self.backups_key()))?.folders;
+        let mut begun: Vec<BackupId> =
+            folders.iter().filter_map(|folder| folder.parse().ok()).collect();
+        begun.sort();
+        Ok(begun)
     }
 }
 

@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod manifest;
+pub mod backup_facts;
+pub mod names;
 pub mod index;
 pub mod parallel;
 mod object;
@@ -16,9 +18,11 @@ use crate::postgres::SystemIdentifier;
 use crate::storage::{Key, Storage};
 
 pub use backup::BackupId;
+pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
 pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
+pub use names::NamesFacts;
 pub use wal::Stored;
 
 /// One repository, seen by one cluster name.
@@ -49,6 +53,16 @@ impl Repository {
     pub fn home(&self, system_identifier: SystemIdentifier) -> Home {
         let (storage, cluster) = (self.storage.clone(), self.cluster.clone());
         Home { storage, cluster, system_identifier }
+    }
+
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The names that clusters have here; none where we may not ask.
+    pub fn cluster_names(&self) -> Vec<ClusterName> {
+        let folders = self.storage.list(None).map(|listing| listing.folders).unwrap_or_default();
+        folders.into_iter().filter_map(|folder| ClusterName::new(folder).ok()).collect()
     }
 
     /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds

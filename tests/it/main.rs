@@ -15,6 +15,9 @@ mod house;
 /// What holds for any bytes.
 mod properties;
 
+/// Every record of real WAL, as PostgreSQL itself reads it.
+mod wal_reader;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
@@ -30,6 +33,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// What `push` reads in the WAL it archives.
+mod validation;
+
 /// `push` and the files PostgreSQL has not asked for yet.
 mod look_ahead;
 
@@ -44,6 +50,12 @@ mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;
+
+/// What things are called, saved with a backup.
+mod names;
+
+/// `list`: what backups there are, and which can be used.
+mod list;
 
 /// The whole story, on every version.
 mod story;

@@ -143,6 +143,7 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         from_standby: false,
         time_zone: None,
         log_time_zone: None,
+        label: None,
         tablespaces: tablespaces
             .iter()
             .map(|(oid, path)| Tablespace { oid: *oid, path: (*path).to_owned() })
