@@ -117,6 +117,7 @@ impl Wal {
             dropped: self.dropped,
             dropped_stats: self.stats,
             database: Some(DATABASE),
+            is_cut: false,
         };
         let activity = Activity { xid, ..self.activity };
         let digest =
