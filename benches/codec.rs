@@ -83,6 +83,7 @@ fn manifest() -> Manifest {
         origin: origin(),
         server_version_num: 170_011,
         wal_segment_size: SEGMENT_BYTES as u32,
+        label: None,
         timeline: TimelineId::new(1).expect("not 0"),
         start_lsn: Lsn(3 << 24),
         end_lsn: Lsn(4 << 24),

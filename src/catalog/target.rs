@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::DateTime;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 
+use crate::catalog::moment::moment_for;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, TimelineId};
+
+pub use crate::catalog::moment::{Zones, moment};
 
 /// `MAXFNAMELEN` - 1 (xlog_internal.h).
 const NAME_BYTES_MAX: usize = 63;
@@ -51,34 +52,10 @@ pub enum TargetAction {
     Shutdown,
 }
 
-/// The zones by which a time may be read; given, since reading them is not the catalog's.
-pub struct Zones<'a> {
-    pub known: &'a TimeZoneDatabase,
-    /// This host's.
-    pub local: TimeZone,
-}
-
 impl Target {
-    /// `2026-11-21T10:00:00Z`, `2026-11-21 10:00:00.5+02`, `2026-11-21 10:00:00 Europe/Berlin`.
-    ///
-    /// Without a zone it is `Refused`, with the readings it could have.
-    pub fn time(text: &str, zones: &Zones<'_>) -> Result<Target> {
-        let text = text.trim();
-        if let Ok(time) = text.parse::<Timestamp>() {
-            return Ok(Target::Time(to_microseconds(time)));
-        }
-        if let Some((civil, zone)) = text.rsplit_once(' ')
-            && let Ok(civil) = civil.trim().parse::<DateTime>()
-            && !zone.starts_with(|c: char| c.is_ascii_digit())
-        {
-            return in_named_zone(civil, zone, zones).map(Target::Time);
-        }
-        match text.parse::<DateTime>() {
-            Ok(civil) => Err(without_zone(text, civil, zones)),
-            Err(error) => Err(Error::new(ErrorKind::Usage, format!("{text:?} is not a time"))
-                .source(error)
-                .hint("Write it as 2026-11-21T10:15:30Z or 2026-11-21T10:15:30+02:00.")),
-        }
+    /// As `moment` reads it; refusals propose flags of `restore`.
+    pub fn time(text: &str, zones: &Zones<'_>, now: Timestamp) -> Result<Target> {
+        moment_for("--target-time", text, zones, now).map(Target::Time)
     }
 
     pub fn xid(text: &str) -> Result<Target> {
@@ -164,148 +141,9 @@ impl FromStr for TargetAction {
     }
 }
 
-/// `2026-11-21 12:00:00+02:00 Europe/Berlin`: how a person of that zone reads a moment.
-pub fn reading(time: Timestamp, zone: &TimeZone) -> String {
-    let local = time.to_zoned(zone.clone());
-    match zone.iana_name() {
-        Some(name) => format!("{} {name}", local.strftime("%Y-%m-%d %H:%M:%S%.f%:z")),
-        None => local.strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string(),
-    }
-}
-
-/// Down, so that a target never lies later than what was asked.
-fn to_microseconds(time: Timestamp) -> Timestamp {
-    let floor =
-        jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
-    time.round(floor).unwrap_or(time)
-}
-
-/// Only names that mean one zone: UTC, and `Area/City` of the time zone database. `CET` and `EST`
-/// do not.
-fn in_named_zone(civil: DateTime, name: &str, zones: &Zones<'_>) -> Result<Timestamp> {
-    let zone = match name {
-        "UTC" | "GMT" | "Z" | "z" => TimeZone::UTC,
-        _ if name.starts_with(['+', '-']) => {
-            return format!("{civil}{name}")
-                .parse()
-                .map(to_microseconds)
-                .map_err(|e| refused(format!("{name:?} is not an offset")).source(e).hint(WAYS));
-        }
-        _ if name.contains('/') => zones.known.get(name).map_err(|e| {
-            refused(format!("time zone {name:?} is not known here")).source(e).hint(WAYS)
-        })?,
-        _ => return Err(refused(format!("{name:?} may mean several time zones")).hint(WAYS)),
-    };
-    let ambiguous = zone.to_ambiguous_timestamp(civil);
-    if !ambiguous.is_ambiguous() {
-        return ambiguous.unambiguous().map(to_microseconds).map_err(|e| {
-            refused(format!("{civil} cannot be placed in {name}")).source(e).hint(WAYS)
-        });
-    }
-    let early = ambiguous.earlier().map(|time| time.to_string()).unwrap_or_default();
-    let late = ambiguous.later().map(|time| time.to_string()).unwrap_or_default();
-    Err(refused(format!("{civil} is ambiguous in {name}: the clocks were changed then"))
-        .hint(format!("Say which is meant: --target-time '{early}' or --target-time '{late}'.")))
-}
-
-const WAYS: &str = "Write the offset, as in 2026-11-21T10:15:30+02:00 or 2026-11-21T10:15:30Z, \
-                    or a zone such as Europe/Berlin.";
-
-fn without_zone(text: &str, civil: DateTime, zones: &Zones<'_>) -> Error {
-    let utc = format!("{civil}Z");
-    let mut hint = format!("Say which is meant. In UTC: --target-time '{utc}'.");
-    let local = zones.local.to_ambiguous_timestamp(civil);
-    let readings = match (local.earlier(), local.later()) {
-        (Ok(early), Ok(late)) if early == late => vec![early],
-        (early, late) => [early, late].into_iter().flatten().collect(),
-    };
-    let name = zones.local.iana_name().unwrap_or("local");
-    for time in readings {
-        let local = time.to_zoned(zones.local.clone()).strftime("%Y-%m-%dT%H:%M:%S%.f%:z");
-        hint +=
-            &format!(" In this host's zone ({name}): --target-time '{local}', which is {time}.");
-    }
-    refused(format!("{text} has no time zone")).hint(hint)
-}
-
-fn refused(message: String) -> Error {
-    Error::new(ErrorKind::Refused, message)
-}
-
 #[cfg(test)]
 mod tests {
-    use jiff::tz::{TimeZone, TimeZoneDatabase};
-
-    use super::{Target, TargetTimeline, Zones, reading};
-    use crate::error::ErrorKind;
-
-    /// Offset -03:30 without a database, so that the tests hold on a host without zone files.
-    fn time(text: &str) -> crate::error::Result<String> {
-        let known = TimeZoneDatabase::none();
-        let local = TimeZone::fixed(jiff::tz::Offset::from_seconds(-12_600).unwrap());
-        match Target::time(text, &Zones { known: &known, local })? {
-            Target::Time(time) => Ok(time.to_string()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_time_with_a_zone_is_one_moment() {
-        for (text, moment) in [
-            ("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z"),
-            ("2026-11-21 10:00:00Z", "2026-11-21T10:00:00Z"),
-            ("2026-11-21 10:00:00.123456+00", "2026-11-21T10:00:00.123456Z"),
-            ("2026-11-21T10:00:00+02:00", "2026-11-21T08:00:00Z"),
-            ("2026-11-21 10:00:00+02", "2026-11-21T08:00:00Z"),
-            ("2026-11-21 10:00:00 +02", "2026-11-21T08:00:00Z"),
-            ("2026-11-21 10:00:00 -0330", "2026-11-21T13:30:00Z"),
-            (" 2026-11-21 10:00:00.5 UTC ", "2026-11-21T10:00:00.5Z"),
-            ("2026-11-21T10:00:00.123456999Z", "2026-11-21T10:00:00.123456Z"),
-        ] {
-            assert_eq!(time(text).unwrap(), moment, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_time_without_a_zone_is_refused_with_its_readings() {
-        for text in ["2026-11-21 10:00:00", "2026-11-21T10:00:00", "2026-11-21 10:00"] {
-            let error = time(text).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Refused, "{text}");
-            let line = error.one_line();
-            assert!(line.contains("--target-time '2026-11-21T10:00:00Z'"), "{line}");
-            assert!(line.contains("--target-time '2026-11-21T10:00:00-03:30'"), "{line}");
-            assert!(line.contains("which is 2026-11-21T13:30:00Z"), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_zone_that_is_not_one_is_refused() {
-        for text in ["2026-11-21 10:00:00 CEST", "2026-11-21 10:00:00 Nowhere/City"] {
-            assert_eq!(time(text).unwrap_err().kind(), ErrorKind::Refused, "{text}");
-        }
-        for text in ["", "yesterday", "2026-13-01T00:00:00Z", "10:00:00"] {
-            assert_eq!(time(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_named_zone_knows_its_daylight_saving() {
-        let known = TimeZoneDatabase::from_env();
-        let (Ok(berlin), local) = (known.get("Europe/Berlin"), TimeZone::UTC) else {
-            eprintln!("SKIPPED: this host has no time zone database");
-            return;
-        };
-        let zones = Zones { known: &known, local };
-        let parse = |text| Target::time(text, &zones);
-        let noon = "2026-07-01T10:00:00Z".parse().unwrap();
-        assert_eq!(parse("2026-07-01 12:00:00 Europe/Berlin").unwrap(), Target::Time(noon));
-        assert_eq!(reading(noon, &berlin), "2026-07-01 12:00:00+02:00 Europe/Berlin");
-
-        let twice = parse("2026-10-25 02:30:00 Europe/Berlin").unwrap_err();
-        assert_eq!(twice.kind(), ErrorKind::Refused);
-        assert!(twice.one_line().contains("'2026-10-25T00:30:00Z' or"), "{twice:?}");
-        assert!(twice.one_line().contains("'2026-10-25T01:30:00Z'"), "{twice:?}");
-    }
+    use super::{Target, TargetTimeline};
 
     #[test]
     fn numbers_and_names_are_bounded() {

@@ -39,6 +39,12 @@ impl TimelineTree {
         self.histories.keys().copied()
     }
 
+    /// The timeline this one branched off, and where; `None` for the first and for unknown ones.
+    pub fn parent(&self, timeline: TimelineId) -> Option<(TimelineId, Lsn)> {
+        let parent = self.histories.get(&timeline)?.ancestors.last()?;
+        Some((parent.timeline, parent.end))
+    }
+
     /// `Refused` where the timeline's history file is not in the repository.
     pub fn path(&self, timeline: TimelineId) -> Result<TimelinePath> {
         let mut steps = Vec::new();
@@ -85,6 +91,12 @@ impl TimelinePath {
     /// The timeline recovery follows to its end.
     pub fn last(&self) -> TimelineId {
         self.steps.last().expect("a path has a last step: `path` pushes it").timeline
+    }
+
+    /// The timeline whose file of this name recovery reads for the byte at `lsn`.
+    pub fn holder(&self, lsn: Lsn) -> TimelineId {
+        let holds = |step: &&Step| step.end.is_none_or(|end| lsn < end);
+        self.steps.iter().find(holds).map_or(self.last(), |step| step.timeline)
     }
 
     /// Whether WAL of this timeline up to `end` (exclusive) belongs to the path.

@@ -17,6 +17,7 @@ use crate::config::{Checkpoint, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::termination;
 use crate::postgres::connection::ConnectionOptions;
+use crate::repository::NamesFacts;
 
 /// Takes a base backup.
 ///
@@ -172,7 +173,21 @@ fn table(report: &Report) -> String {
         ("timeline", report.timeline.to_string()),
         ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
         ("WAL needed", format!("{} to {}", report.first_wal, report.last_wal)),
+        ("names", names(report.names.as_ref())),
     ];
     let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
     lines.join("\n")
+}
+
+fn names(saved: Option<&NamesFacts>) -> String {
+    match saved {
+        Some(NamesFacts { relations, databases, unread, .. }) if unread.is_empty() => {
+            format!("{relations} relations in {databases} databases")
+        }
+        Some(NamesFacts { relations, databases, unread, .. }) => {
+            let without = unread.join(", ");
+            format!("{relations} relations in {databases} databases, without {without}")
+        }
+        None => "not saved".to_owned(),
+    }
 }

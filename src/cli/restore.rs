@@ -16,7 +16,7 @@ use crate::commands::restore::wait;
 use crate::commands::restore::{self, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::termination;
+use crate::host::{clock, termination};
 use crate::postgres::SystemIdentifier;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
@@ -192,7 +192,8 @@ impl Restore {
 impl Point {
     fn target(self) -> Result<Target> {
         if let Some(time) = &self.target_time {
-            return Target::time(time, &Zones { known: jiff::tz::db(), local: TimeZone::system() });
+            let zones = Zones { known: jiff::tz::db(), local: TimeZone::system() };
+            return Target::time(time, &zones, clock::now());
         }
         if let Some(lsn) = &self.target_lsn {
             return lsn.parse().map(Target::Lsn);

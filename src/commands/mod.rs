@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod survey;
 pub mod restore;
 pub mod demo;
 

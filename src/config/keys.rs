@@ -223,6 +223,15 @@ pub const KEYS: &[Key] = &[
         meaning: "How long a `push` that is done with its own file may go on with further ones.",
     },
     Key {
+        path: "push.on_invalid",
+        kind: Kind::Choice(&["refuse", "archive"]),
+        default: Some("refuse"),
+        example: "archive",
+        meaning: "What becomes of a segment with a record that does not match its checksum: \
+                  `refuse` it (exit 10), so that archiving stands still until somebody looks; or \
+                  `archive` it as it is, with a mark: recovery ends there.",
+    },
+    Key {
         path: "fetch.retry_for",
         kind: Kind::Span,
         default: Some("5min"),

@@ -18,7 +18,8 @@ use crate::storage::s3;
 
 pub use precedence::Origin;
 pub use sections::{
-    BackupSettings, Checkpoint, FetchSettings, PushSettings, RepositorySettings, RestoreSettings,
+    BackupSettings, Checkpoint, FetchSettings, OnInvalid, PushSettings, RepositorySettings,
+    RestoreSettings,
 };
 
 use precedence::{Merged, Written};

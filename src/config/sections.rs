@@ -21,6 +21,15 @@ pub struct PushSettings {
     pub look_ahead: Option<usize>,
     /// How long to go on with them once that one is done.
     pub look_ahead_deadline: Duration,
+    pub on_invalid: OnInvalid,
+}
+
+/// What becomes of a segment that holds WAL which is not valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    Refuse,
+    /// Stored with a mark.
+    Archive,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +124,10 @@ impl PushSettings {
             deadline: positive(merged, "push.deadline")?,
             look_ahead: look_ahead.and_then(|files| usize::try_from(files).ok()),
             look_ahead_deadline: merged.span("push.look_ahead_deadline")?,
+            on_invalid: match merged.choice("push.on_invalid")? {
+                Some("archive") => OnInvalid::Archive,
+                _ => OnInvalid::Refuse,
+            },
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::codec::Compression;
 use crate::config::keys::KEYS;
-use crate::config::{Checkpoint, Origin, Overrides, Settings};
+use crate::config::{Checkpoint, OnInvalid, Origin, Overrides, Settings};
 use crate::error::{ErrorKind, Result};
 use crate::storage::s3::ConditionalPut;
 
@@ -33,6 +33,7 @@ fn without_a_word_the_defaults_hold() {
     assert_eq!(settings.push.deadline, Duration::from_secs(120));
     assert_eq!(settings.push.look_ahead, None);
     assert_eq!(settings.push.look_ahead_deadline, Duration::from_secs(2));
+    assert_eq!(settings.push.on_invalid, OnInvalid::Refuse);
     assert_eq!(settings.fetch.retry_for, Duration::from_secs(300));
     assert_eq!(settings.backup.checkpoint, Checkpoint::Fast);
     assert_eq!(settings.backup.wal_timeout, Duration::from_secs(600));

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod data_directory;
 pub mod folders;
 pub mod lock;
+pub mod page_cache;
 pub mod privileges;
 pub mod spill;
 pub mod state;

@@ -48,6 +48,22 @@ impl StateDirectory {
         StateDirectory { folder, identity }
     }
 
+    /// For who only reads, and may be another user than the server's: it never makes the folder
+    /// that the server will want for itself, and says nothing where it cannot use it.
+    pub fn of_reader(configured: Option<&Path>, identity: impl Into<String>) -> Self {
+        let identity = identity.into();
+        let base = configured.unwrap_or(Path::new(DEFAULT));
+        let shared = base.is_dir().then(|| prepare(base, None, &identity).ok()).flatten();
+        let private = || {
+            let private = std::env::temp_dir().join(format!("walden-{}", own_user()));
+            prepare(&private, None, &identity)
+        };
+        let folder = shared.or_else(|| {
+            private().inspect_err(|error| tracing::info!(%error, "nothing is remembered")).ok()
+        });
+        StateDirectory { folder, identity }
+    }
+
     /// Writes a fact down, for later calls on this host.
     pub fn remember(&self, fact: &str) {
         let Some(path) = self.path(fact) else { return };

@@ -16,9 +16,11 @@ pub mod archive_status;
 pub mod installation;
 pub mod server;
 pub mod connection;
+pub mod names;
 pub mod replication;
 
 pub use lsn::Lsn;
+pub use names::Names;
 pub use system_identifier::SystemIdentifier;
 pub use timeline::TimelineId;
 pub use version::MajorVersion;

@@ -1,5 +1,6 @@
 //! Checks that bytes are the WAL file they are named: the same check before a push and after a
-//! fetch.
+//! fetch. The records inside are push's matter: what is read back matches the checksum it was
+//! stored with, and PostgreSQL checks each record as it replays it.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::history_file::HistoryFile;
@@ -26,6 +27,24 @@ impl WalFileCheck {
             WalFileName::History(_) | WalFileName::BackupHistory(..) => {
                 WalFileCheck::Text { name: *name, text: Vec::new() }
             }
+        }
+    }
+
+    /// A segment whose later pages may be wrong: `take_damage` tells. Other files as in `new`.
+    pub fn tolerant(name: &WalFileName) -> Self {
+        match name {
+            WalFileName::Segment(segment) => {
+                WalFileCheck::Segment(SegmentCheck::tolerant(*segment))
+            }
+            _ => WalFileCheck::new(name),
+        }
+    }
+
+    /// What is wrong with the first page that is.
+    pub fn take_damage(&mut self) -> Option<Error> {
+        match self {
+            WalFileCheck::Segment(check) => check.take_damage(),
+            WalFileCheck::Text { .. } => None,
         }
     }
 

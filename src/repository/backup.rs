@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::codec::{self, Compression, Header};
 use crate::error::{Error, ErrorKind, Result};
+use crate::repository::parallel::ask_each;
 use crate::repository::{Home, Manifest, unopened};
 use crate::storage::{Body, Key};
 
@@ -93,7 +94,7 @@ impl Home {
 
     /// For names that nobody else uses. A put that was repeated, because its answer was lost, meets
     /// its own first success as `AlreadyExists`: hours of copying must not end over that.
-    fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
+    pub(super) fn put_once(&self, key: &Key, sealed: &Body) -> Result<()> {
         match self.storage.put_new(key, sealed) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if sealed.to_bytes().ok() == Some(self.storage.get(key)?) {
@@ -119,17 +120,26 @@ impl Home {
 
     /// The backups that have a manifest, oldest first.
     pub fn backups(&self) -> Result<Vec<BackupId>> {
-        let folders = self.storage.list(Some(&self.backups_key()))?.folders;
-        let mut whole = Vec::new();
-        for id in folders.iter().filter_map(|folder| folder.parse::<BackupId>().ok()) {
-            match self.storage.head(&self.manifest_key(&id)) {
+        let begun = self.backups_begun()?;
+        let answers = ask_each(&begun, |id| self.storage.head(&self.manifest_key(id)));
+        let mut whole = Vec::with_capacity(begun.len());
+        for (id, answer) in begun.into_iter().zip(answers) {
+            match answer {
                 Ok(_) => whole.push(id),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        whole.sort();
         Ok(whole)
+    }
+
+    /// What the store lists under the name of a backup, oldest first: some may have no manifest.
+    pub(super) fn backups_begun(&self) -> Result<Vec<BackupId>> {
+        let folders = self.storage.list(Some(&self.backups_key()))?.folders;
+        let mut begun: Vec<BackupId> =
+            folders.iter().filter_map(|folder| folder.parse().ok()).collect();
+        begun.sort();
+        Ok(begun)
     }
 }
 

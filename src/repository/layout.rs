@@ -39,6 +39,17 @@ impl Home {
         self.key(&format!("wal/{}", timeline.to_hex()))
     }
 
+    /// The folder of all WAL segments, timeline by timeline.
+    pub fn all_wal_key(&self) -> Key {
+        self.key("wal")
+    }
+
+    /// What is known of the segments of one log file, gathered; a cache.
+    pub fn index_key(&self, timeline: TimelineId, log: u32) -> Key {
+        let timeline = timeline.to_hex();
+        self.key(&format!("index/{timeline}/{timeline}{log:08X}.json.zst"))
+    }
+
     pub fn histories_key(&self) -> Key {
         self.key("history")
     }
@@ -49,6 +60,10 @@ impl Home {
 
     pub fn manifest_key(&self, id: &BackupId) -> Key {
         self.key(&format!("backup/{id}/{MANIFEST}"))
+    }
+
+    pub fn names_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}/names.json.zst"))
     }
 
     pub fn pack_key(&self, id: &BackupId, number: u32) -> Key {

@@ -3,7 +3,8 @@
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
-use crate::repository::BackupId;
+use crate::repository::backup_facts::wal_needed;
+use crate::repository::{BackupFacts, BackupId};
 
 /// Raw bytes of the tar stream in each pack but the last: pack `n` holds the stream from `n *
 /// PACK_BYTES` on. Incompressible content stays well below the 64 MiB that an object may have.
@@ -30,6 +31,9 @@ pub struct Manifest {
     /// backup.
     pub ended: jiff::Timestamp,
     pub from_standby: bool,
+    /// As in backup_label; `None` in manifests of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     pub tablespaces: Vec<Tablespace>,
     /// Raw bytes in each pack but the last.
     pub pack_bytes: u64,
@@ -103,14 +107,30 @@ impl Manifest {
 
     /// The segments that replay needs to become consistent, first to last.
     pub fn wal_needed(&self) -> impl Iterator<Item = SegmentName> + use<> {
-        let size = self.wal_segment_size;
-        // `end_lsn` is where the next record would begin: the byte before it is the last one
-        // needed.
-        let last =
-            SegmentName::containing(self.timeline, Lsn(self.end_lsn.0.saturating_sub(1)), size);
-        let first = SegmentName::containing(self.timeline, self.start_lsn, size);
-        std::iter::successors(Some(first), move |segment| Some(segment.next(size)))
-            .take_while(move |segment| *segment <= last)
+        wal_needed(self.timeline, self.start_lsn..self.end_lsn, self.wal_segment_size)
+    }
+
+    /// What lists and choices need to know of it.
+    pub fn facts(&self) -> BackupFacts {
+        BackupFacts {
+            walden: self.walden,
+            id: self.id.clone(),
+            parent: None,
+            label: self.label.clone(),
+            server_version_num: self.server_version_num,
+            wal_segment_size: self.wal_segment_size,
+            timeline: self.timeline,
+            start_lsn: self.start_lsn,
+            end_lsn: self.end_lsn,
+            began: self.began,
+            ended: self.ended,
+            from_standby: self.from_standby,
+            tablespaces: self.tablespaces.len(),
+            size: self.size(),
+            stored: self.stored(),
+            files: self.file_count(),
+            packs: self.packs.len(),
+        }
     }
 
     pub fn seal(&self, compression: Compression) -> Result<Vec<u8>> {
@@ -118,8 +138,11 @@ impl Manifest {
             .map_err(|e| Error::new(ErrorKind::Bug, "write manifest").source(e))?;
         let mut sealer = Sealer::new(compression, json.len() as u64)?;
         sealer.write(&json)?;
+        let summary = serde_json::to_value(self.facts())
+            .map_err(|e| Error::new(ErrorKind::Bug, "sum up manifest").source(e))?;
         sealer.finish(|content| {
             Header::new(Kind::Manifest, self.id.as_str(), content, self.origin.clone())
+                .with_summary(summary)
         })
     }
 
@@ -140,5 +163,56 @@ impl Manifest {
             return Err(damaged("has an impossible size of WAL segments"));
         }
         Ok(manifest)
+    }
+}
+
+#[cfg(test)]
+pub mod samples {
+    use crate::codec::Origin;
+    use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
+    use crate::repository::BackupId;
+    use crate::repository::manifest::{FileEntry, FileKind, Manifest, PACK_BYTES, Pack};
+
+    /// One second per `number` after the first.
+    pub fn manifest(system_identifier: SystemIdentifier, number: u16) -> Manifest {
+        let first: jiff::Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let began = first + jiff::SignedDuration::from_secs(i64::from(number));
+        let origin = Origin {
+            host: "db1".into(),
+            source: "db1:5432".into(),
+            system_identifier,
+            time: began,
+            version: "0.1.0".into(),
+        };
+        let file = |path: &str, kind, size| FileEntry {
+            path: path.to_owned(),
+            kind,
+            mode: 0o600,
+            size,
+            offset: 512,
+            modified: 1_700_000_000,
+        };
+        Manifest {
+            walden: 1,
+            id: BackupId::new(began, number),
+            origin,
+            server_version_num: 170_011,
+            wal_segment_size: 1 << 20,
+            timeline: TimelineId::new(1).unwrap(),
+            start_lsn: Lsn(0x20_0028),
+            end_lsn: Lsn(0x30_0100),
+            began,
+            ended: began + jiff::SignedDuration::from_millis(2500),
+            from_standby: false,
+            label: Some("before the upgrade".to_owned()),
+            tablespaces: Vec::new(),
+            pack_bytes: PACK_BYTES,
+            packs: vec![Pack { size: 9000, stored: 3000 }],
+            files: vec![
+                file("base", FileKind::Directory, 0),
+                file("base/1/1259", FileKind::File, 8192),
+                file("PG_VERSION", FileKind::File, 3),
+            ],
+        }
     }
 }

@@ -5,6 +5,10 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod manifest;
+pub mod backup_facts;
+pub mod names;
+pub mod index;
+pub mod parallel;
 mod object;
 
 use std::sync::Arc;
@@ -14,8 +18,11 @@ use crate::postgres::SystemIdentifier;
 use crate::storage::{Key, Storage};
 
 pub use backup::BackupId;
+pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
+pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
+pub use names::NamesFacts;
 pub use wal::Stored;
 
 /// One repository, seen by one cluster name.

@@ -47,7 +47,7 @@ impl Home {
     }
 
     /// What a fetch would not serve, no push may take for archived.
-    fn expect_ours(&self, header: &Header, name: &WalFileName) -> Result<()> {
+    pub(super) fn expect_ours(&self, header: &Header, name: &WalFileName) -> Result<()> {
         let key = self.wal_key(name);
         if header.name != name.to_string() {
             return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name))

@@ -57,11 +57,6 @@ impl Body {
         self.size
     }
 
-    /// Whether no part of it is in a file.
-    pub fn is_in_memory(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part.place, Place::Memory(_)))
-    }
-
     /// From its beginning to its end, in pieces that cost little memory. A file that cannot be read
     /// is an `Err`.
     pub fn pieces(&self) -> impl Iterator<Item = io::Result<Bytes>> + Send + Sync + use<> {
@@ -160,7 +155,7 @@ mod tests {
             Part::new(last.clone()),
         ]);
         let whole = [first, second, last].concat();
-        assert_eq!((body.size(), body.is_in_memory()), (whole.len() as u64, false));
+        assert_eq!(body.size(), whole.len() as u64);
         assert_eq!(body.crc32, crc32fast::hash(&whole));
         for _ in 0..2 {
             assert!(body.to_bytes().unwrap() == whole, "again and again");

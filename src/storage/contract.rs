@@ -30,6 +30,7 @@ pub fn run_all_but_races(make: &dyn Fn() -> Box<dyn Storage>) {
     deleting_is_final_and_can_be_repeated(&*make());
     lists_show_one_level(&*make());
     lists_go_beyond_one_page(&*make());
+    lists_at_any_depth_begin_where_they_are_told(&*make());
 }
 
 fn what_was_put_is_there(store: &dyn Storage) {
@@ -236,6 +237,22 @@ fn lists_go_beyond_one_page(store: &dyn Storage) {
     assert!(objects == expected, "{} objects, sorted", objects.len());
     let distinct: BTreeSet<_> = folders.iter().collect();
     assert_eq!((folders.len(), distinct.len()), (10, 10));
+    assert_eq!(store.list_all(&key("many"), None).unwrap().len(), 1_060);
+}
+
+fn lists_at_any_depth_begin_where_they_are_told(store: &dyn Storage) {
+    for name in ["a", "f/2", "f/1", "f/g/1", "f/g/h/1", "f/e/1", "fg/1", "f.1"] {
+        store.put_new(&key(name), &Body::new(name)).unwrap();
+    }
+    let listed = |folder: &str, after: Option<&str>| {
+        let objects = store.list_all(&key(folder), after.map(key).as_ref()).unwrap();
+        objects.iter().map(|object| object.key.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("f", None), ["f/1", "f/2", "f/e/1", "f/g/1", "f/g/h/1"]);
+    assert_eq!(listed("f", Some("f/e")), ["f/e/1", "f/g/1", "f/g/h/1"]);
+    assert_eq!(listed("f", Some("f/g/1")), ["f/g/h/1"]);
+    assert_eq!(listed("f", Some("f/h")), [""; 0]);
+    assert_eq!(listed("nowhere", None), [""; 0]);
 }
 
 fn names(store: &dyn Storage, folder: Option<&str>) -> (Vec<String>, Vec<String>) {

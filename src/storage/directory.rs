@@ -126,6 +126,18 @@ impl Directory {
         Ok(listing)
     }
 
+    fn listing(&self, folder: Option<&Key>) -> Result<Listing> {
+        match self.entries(folder) {
+            Err(error) if is_missing(&error) => Ok(Listing::default()),
+            listed => listed.map_err(|error| {
+                let path = folder.map_or_else(|| self.root.clone(), |folder| self.path(folder));
+                let (kind, hint) = sort(&error);
+                let message = format!("cannot list {}", path.display());
+                Error::new(kind, message).hint(hint).source(error)
+            }),
+        }
+    }
+
     /// Object stores have no empty folders, so none is left here. What processes that died long ago
     /// left in it goes with the folder's last object: the one place where stale temporary files are
     /// swept.
@@ -272,17 +284,29 @@ impl Storage for Directory {
 
     fn list(&self, folder: Option<&Key>) -> Result<Listing> {
         self.root_is_there()?;
-        match self.entries(folder) {
-            Err(error) if is_missing(&error) => Ok(Listing::default()),
-            listed => {
-                let path = folder.map_or_else(|| self.root.clone(), |folder| self.path(folder));
-                listed.map_err(|error| {
-                    let (kind, hint) = sort(&error);
-                    let message = format!("cannot list {}", path.display());
-                    Error::new(kind, message).hint(hint).source(error)
+        self.listing(folder)
+    }
+
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        self.root_is_there()?;
+        let mut objects = Vec::new();
+        let mut folders = vec![folder.clone()];
+        while let Some(folder) = folders.pop() {
+            let listing = self.listing(Some(&folder))?;
+            let wanted = |key: &Key| after.is_none_or(|after| key > after);
+            objects.extend(listing.objects.into_iter().filter(|object| wanted(&object.key)));
+            let inner = listing.folders.iter().filter_map(|name| folder.join(name).ok());
+            folders.extend(inner.filter(|inner| {
+                // What begins with it and a `/` comes after `after` as a whole, or not at all,
+                // unless `after` itself lies in it.
+                let inside = format!("{inner}/");
+                after.is_none_or(|after| {
+                    inside.as_str() > after.as_str() || after.as_str().starts_with(&inside)
                 })
-            }
+            }));
         }
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
     }
 
     /// Durable too: a manifest must not come back after the packs it names have gone.

@@ -146,6 +146,10 @@ impl Storage for Faulty {
         self.call(Verb::List, || self.inner.list(folder), |listing, _| listing)
     }
 
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        self.call(Verb::List, || self.inner.list_all(folder, after), |listing, _| listing)
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         self.call(Verb::Delete, || self.inner.delete(key), |(), _| ())
     }

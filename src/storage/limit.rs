@@ -77,6 +77,11 @@ impl Storage for Limit {
         self.inner.list(folder)
     }
 
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        let _turn = self.enter();
+        self.inner.list_all(folder, after)
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         let _turn = self.enter();
         self.inner.delete(key)

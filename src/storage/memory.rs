@@ -57,8 +57,7 @@ impl Storage for Memory {
     }
 
     fn head(&self, key: &Key) -> Result<ObjectInfo> {
-        let size = self.get(key)?.len() as u64;
-        Ok(ObjectInfo { key: key.clone(), size, modified: jiff::Timestamp::UNIX_EPOCH })
+        Ok(info(key, &self.get(key)?))
     }
 
     fn list(&self, folder: Option<&Key>) -> Result<Listing> {
@@ -70,14 +69,17 @@ impl Storage for Memory {
             match rest.split_once('/') {
                 Some((folder, _)) if listing.folders.last().is_some_and(|last| last == folder) => {}
                 Some((folder, _)) => listing.folders.push(folder.to_owned()),
-                None => listing.objects.push(ObjectInfo {
-                    key: key.clone(),
-                    size: bytes.len() as u64,
-                    modified: jiff::Timestamp::UNIX_EPOCH,
-                }),
+                None => listing.objects.push(info(key, bytes)),
             }
         }
         Ok(listing)
+    }
+
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        let (prefix, objects) = (format!("{folder}/"), self.objects());
+        let below = objects.iter().filter(|(key, _)| key.as_str().starts_with(&prefix));
+        let wanted = below.filter(|(key, _)| after.is_none_or(|after| *key > after));
+        Ok(wanted.map(|(key, bytes)| info(key, bytes)).collect())
     }
 
     fn delete(&self, key: &Key) -> Result<()> {
@@ -88,6 +90,11 @@ impl Storage for Memory {
     fn url(&self) -> String {
         "memory:".to_owned()
     }
+}
+
+fn info(key: &Key, bytes: &Bytes) -> ObjectInfo {
+    let modified = jiff::Timestamp::UNIX_EPOCH;
+    ObjectInfo { key: key.clone(), size: bytes.len() as u64, modified }
 }
 
 #[cfg(test)]

@@ -95,6 +95,11 @@ impl Key {
             .hint("Use letters, digits, '.', '-', '_', '+' and ':' only."))
     }
 
+    /// What `name` is called in the folder that `self` names.
+    pub fn join(&self, name: &str) -> Result<Key> {
+        Key::new(format!("{self}/{name}"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -149,6 +154,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// What lies one level below `folder` (`None`: the root). Empty where there is nothing: no
     /// proof of anything.
     fn list(&self, folder: Option<&Key>) -> Result<Listing>;
+
+    /// What lies below `folder` at any depth, sorted; only what comes after `after`, where given. A
+    /// request for each thousand objects, however many folders they are in. Empty proves nothing.
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>>;
 
     /// Removes an object; to remove what is not there is a success.
     fn delete(&self, key: &Key) -> Result<()>;

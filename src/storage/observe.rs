@@ -111,6 +111,10 @@ impl Storage for Observe {
         self.watch(Verb::List, &shown, || self.inner.list(folder), |_| 0)
     }
 
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        self.watch(Verb::List, folder, || self.inner.list_all(folder, after), |_| 0)
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         self.watch(Verb::Delete, key, || self.inner.delete(key), |()| 0)
     }

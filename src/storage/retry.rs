@@ -127,6 +127,10 @@ impl Storage for Retry {
         self.attempt(Verb::List, &shown, || self.inner.list(folder))
     }
 
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        self.attempt(Verb::List, folder, || self.inner.list_all(folder, after))
+    }
+
     fn delete(&self, key: &Key) -> Result<()> {
         self.attempt(Verb::Delete, key, || self.inner.delete(key))
     }

@@ -56,10 +56,7 @@ fn a_place_that_was_emptied_and_another_store_of_the_same_name_are_claimed_anew(
     let (bucket, site) = settled();
     let proof = format!("pre/fix/main/{SYSTEM_IDENTIFIER}/cluster.json");
     bucket.lose(&proof);
-    for file in site::files_below(&site.scratch().join("state")) {
-        let file = fs::File::options().write(true).open(file).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    }
+    age_what_is_remembered(&site);
     site.segment(NEXT, 2);
     site.push(NEXT).patiently().run().succeeds();
     assert!(bucket.objects().contains(&proof));
@@ -198,4 +195,40 @@ fn a_store_that_overwrites_is_found_out_once_and_then_asked_first() {
     site.push(SEGMENT).run().exits(11).complains_in_one_line();
     site.fetch(SEGMENT).patiently().run().succeeds();
     assert_eq!(site.fetched(), Some(content));
+    // That is not believed for ever: the store may have learned to refuse.
+    age_what_is_remembered(&site);
+    site.push(SEGMENT).run().exits(11).stderr_has("overwrites");
+}
+
+#[test]
+fn another_profile_is_another_place() {
+    let bucket = Bucket::start();
+    let mut environment = bucket.environment();
+    environment.retain(|(name, _)| name.starts_with("AWS_"));
+    let site = Site::on(&bucket.url(), environment);
+    site.segment(SEGMENT, 1);
+    let config = site.scratch().join("aws-config");
+    let endpoint = bucket.proxy.endpoint();
+    let text = ["one", "two"].map(|name| format!("[profile {name}]\nendpoint_url = {endpoint}\n"));
+    let claims_after_push_by = |profile: &str, text: &str| {
+        fs::write(&config, text).unwrap();
+        bucket.proxy.forget_requests();
+        let push = site.push(SEGMENT).env("AWS_CONFIG_FILE", &config).env("AWS_PROFILE", profile);
+        push.patiently().run().succeeds();
+        let requests = bucket.proxy.requests();
+        requests.iter().filter(|seen| seen.path.contains("cluster.json")).count()
+    };
+    let text = text.concat();
+    assert!(claims_after_push_by("one", &text) > 0);
+    assert_eq!(claims_after_push_by("one", &text), 0, "remembered");
+    assert!(claims_after_push_by("two", &text) > 0, "it may name another store");
+    assert!(claims_after_push_by("two", &(text + "# changed")) > 0, "so may another text");
+}
+
+/// As if nothing had been pushed here for days.
+fn age_what_is_remembered(site: &Site) {
+    for file in site::files_below(&site.scratch().join("state")) {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
 }

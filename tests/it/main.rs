@@ -30,6 +30,9 @@ mod archive;
 /// `push` and `fetch` on S3.
 mod archive_s3;
 
+/// What `push` reads in the WAL it archives.
+mod validation;
+
 /// `push` and the files PostgreSQL has not asked for yet.
 mod look_ahead;
 
@@ -44,6 +47,9 @@ mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;
+
+/// What things are called, saved with a backup.
+mod names;
 
 /// The whole story, on every version.
 mod story;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use walden::error::{Error, ErrorKind};
@@ -189,16 +189,23 @@ fn tls_is_trusted_by_the_ca_file_and_by_nothing_else() {
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let other_file = folder.path().join("other.pem");
     std::fs::write(&other_file, other.cert.pem()).unwrap();
-    let port = tls_store_without_objects(made);
-    let ask = |ca_file| {
+    let (port, heard) = tls_store_without_objects(made);
+    let store = |ca_file| {
         let endpoint = Some(format!("https://localhost:{port}"));
         let credentials = Some(bucket::credentials());
         let ca_file = Some(ca_file);
         let options = S3Options { endpoint, credentials, ca_file, ..S3Options::default() };
-        S3::new("bucket", None, options, None).get(&key("a")).unwrap_err()
+        S3::new("bucket", None, options, None)
     };
-    let error = ask(ca_file);
+    let ask = |ca_file| store(ca_file).get(&key("a")).unwrap_err();
+    let error = ask(ca_file.clone());
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    store(ca_file).put_new(&key("a"), &Body::new("content")).unwrap_err();
+    let heard = heard.lock().unwrap().to_lowercase();
+    assert!(
+        heard.contains("x-amz-content-sha256: unsigned-payload"),
+        "TLS vouches for it: {heard}"
+    );
     let error = ask(other_file);
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     assert!(error.one_line().contains("ca_file"), "{}", error.one_line());
@@ -207,8 +214,10 @@ fn tls_is_trusted_by_the_ca_file_and_by_nothing_else() {
     assert!(error.one_line().contains("missing.pem"), "{}", error.one_line());
 }
 
-/// Answers whoever gets through the handshake with NoSuchKey.
-fn tls_store_without_objects(made: rcgen::CertifiedKey<rcgen::KeyPair>) -> u16 {
+/// Answers whoever gets through the handshake with NoSuchKey, and tells what it heard last.
+fn tls_store_without_objects(
+    made: rcgen::CertifiedKey<rcgen::KeyPair>,
+) -> (u16, Arc<Mutex<String>>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let secret = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -220,12 +229,16 @@ fn tls_store_without_objects(made: rcgen::CertifiedKey<rcgen::KeyPair>) -> u16 {
     let config = Arc::new(config);
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hears = heard.clone();
     // Ends with the test's process: a thread waiting for connections holds nothing.
     std::thread::spawn(move || {
         for socket in listener.incoming().flatten() {
             let connection = rustls::ServerConnection::new(config.clone()).unwrap();
             let mut stream = rustls::StreamOwned::new(connection, socket);
-            if stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+            let mut request = [0; 4096];
+            if let Ok(read @ 1..) = stream.read(&mut request) {
+                *hears.lock().unwrap() = String::from_utf8_lossy(&request[..read]).into_owned();
                 let body = "<Error><Code>NoSuchKey</Code></Error>";
                 let length = body.len();
                 write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: {length}\r\n\r\n{body}")
@@ -234,7 +247,7 @@ fn tls_store_without_objects(made: rcgen::CertifiedKey<rcgen::KeyPair>) -> u16 {
             }
         }
     });
-    port
+    (port, heard)
 }
 
 pub fn all_verbs(store: &dyn Storage) -> Vec<(&'static str, Error)> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
-use crate::catalog::target::reading;
+use crate::catalog::moment::reading;
 use crate::commands::restore::wait::{Ended, Outcome};
 use crate::commands::restore::{Plan, Prepared};
 use crate::error::{Error, ErrorKind, Result};

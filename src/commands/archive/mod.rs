@@ -2,7 +2,7 @@
 
 pub mod push;
 pub mod fetch;
-mod place;
+pub mod place;
 
 use std::path::Path;
 

@@ -4,6 +4,7 @@
 //! confirmed that it holds the very bytes we read: in this call, or ahead of it in an earlier one.
 
 mod source;
+mod timeline_end;
 mod frames;
 mod delivery;
 mod look_ahead;
@@ -58,9 +59,7 @@ fn push(
     once_sealed();
     let began = Instant::now();
     delivery.store(name, &sealed)?;
-    if sealed.is_unknown {
-        tracing::warn!(%name, "archived unchecked: WAL of a PostgreSQL version unknown to walden");
-    }
+    sealed.tell(name);
     Ok(began.elapsed())
 }
 

@@ -7,6 +7,7 @@ mod archiver;
 mod copy;
 mod finish;
 mod halt;
+mod names;
 mod progress;
 
 use std::num::NonZeroUsize;
@@ -25,7 +26,7 @@ use crate::postgres::replication::{
 };
 use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 use crate::repository::manifest::{FileEntry, FileKind, PACK_BYTES, Pack, Tablespace};
-use crate::repository::{BackupId, Manifest, Repository};
+use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
 use archiver::{ArchiverStatus, Watch};
 use copy::{StreamWriter, Target};
@@ -82,6 +83,8 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    /// What was saved of them; `None`: they could not be had.
+    pub names: Option<NamesFacts>,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -133,13 +136,15 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let history = finish::ask_for_history(&mut connection, copied.start.timeline);
     drop(connection);
 
-    let manifest = manifest(&source, &target, copied, (began, ended))?;
+    let label = label(request, &id);
+    let manifest = manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
+    let names = names::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report(repository, &manifest, clock.elapsed()))
+    Ok(report(repository, &manifest, names, clock.elapsed()))
 }
 
 /// What is known of the server before the copy.
@@ -196,6 +201,10 @@ fn server_time(ahead: jiff::SignedDuration) -> jiff::Timestamp {
     time.round(jiff::Unit::Millisecond).unwrap_or(time)
 }
 
+fn label(request: &Request, id: &BackupId) -> String {
+    request.label.clone().unwrap_or_else(|| format!("walden {id}"))
+}
+
 fn jobs(request: &Request) -> usize {
     let processors = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
     request.jobs.map_or_else(processors, NonZeroUsize::get)
@@ -218,7 +227,7 @@ fn stream(
 ) -> Result<Copied> {
     let canceller = connection.canceller()?;
     let wanted = BaseBackupRequest {
-        label: request.label.clone().unwrap_or_else(|| format!("walden {}", target.id)),
+        label: label(request, target.id),
         checkpoint: match request.checkpoint {
             config::Checkpoint::Fast => base_backup::Checkpoint::Fast,
             config::Checkpoint::Spread => base_backup::Checkpoint::Spread,
@@ -301,10 +310,11 @@ fn manifest(
     target: &Target<'_>,
     copied: Copied,
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
-) -> Result<Manifest> {
+    label: String,
+) -> Manifest {
     let Copied { start, end, entries, packs } = copied;
     let tablespaces = start.tablespaces.into_iter();
-    Ok(Manifest {
+    Manifest {
         walden: 1,
         id: target.id.clone(),
         origin: target.origin.clone(),
@@ -316,11 +326,12 @@ fn manifest(
         began,
         ended,
         from_standby: source.is_standby,
+        label: Some(label),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
         files: entries.into_iter().map(file_entry).collect(),
-    })
+    }
 }
 
 fn file_entry(entry: Entry) -> FileEntry {
@@ -332,7 +343,12 @@ fn file_entry(entry: Entry) -> FileEntry {
     FileEntry { path, kind, mode, size, offset, modified }
 }
 
-fn report(repository: &Repository, manifest: &Manifest, duration: Duration) -> Report {
+fn report(
+    repository: &Repository,
+    manifest: &Manifest,
+    names: Option<NamesFacts>,
+    duration: Duration,
+) -> Report {
     let segments = || manifest.wal_needed().map(|segment| segment.to_string());
     Report {
         walden: 1,
@@ -353,5 +369,6 @@ fn report(repository: &Repository, manifest: &Manifest, duration: Duration) -> R
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        names,
     }
 }

@@ -1,7 +1,6 @@
 //! `restore`: survey → choose → examine the host → (the plan is printed) → place → settle →
 //! recovery settings → `pg_control`, last of all → start the server and wait, where asked to.
 
-pub mod survey;
 pub mod placement;
 pub mod destination;
 pub mod plan;
@@ -16,7 +15,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::catalog::recovery_plan::{check_wal, choose};
-use crate::catalog::{Choice, Target, TargetAction, Wanted};
+use crate::catalog::{ArchivedWal, Choice, Target, TargetAction, Wanted};
+use crate::commands::survey::{self, Memory};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock;
 use crate::host::privileges::{self, User};
@@ -94,13 +94,15 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     request.refuse_action_nobody_heeds()?;
     let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
-    let survey = survey::survey(&home)?;
+    let survey = survey::survey(&home, &Memory::none())?;
     let choice = choose(&survey.backups, &survey.tree, &request.wanted, clock::now());
     // Whoever is told that there is no backup must hear of the one that cannot be read.
     let choice = choice.map_err(|error| {
         survey.notes.iter().fold(error, |error, note| error.context(note.trim_end_matches('.')))
     })?;
-    let run = check_wal(&choice, &request.wanted.target, &survey::archived(&home, &choice)?)?;
+    let segments = survey.inventory.segments.iter();
+    let archived: ArchivedWal = segments.map(|(name, segment)| (*name, segment.stored)).collect();
+    let run = check_wal(&choice, &request.wanted.target, &archived)?;
     let manifest = home.manifest(&choice.backup.id.parse()?)?;
     let destination = destination::examine(&request, &manifest, &repository.url())?;
     let placement = Placement::new(&manifest, &destination.directory, &destination.links)?;

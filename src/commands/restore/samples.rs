@@ -141,6 +141,7 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         began: time("2026-11-21T10:00:00Z"),
         ended: time("2026-11-21T10:00:05Z"),
         from_standby: false,
+        label: None,
         tablespaces: tablespaces
             .iter()
             .map(|(oid, path)| Tablespace { oid: *oid, path: (*path).to_owned() })

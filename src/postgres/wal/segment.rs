@@ -21,6 +21,10 @@ pub struct SegmentCheck {
     name: SegmentName,
     /// After the end of WAL a `.partial` holds what the recycled file held before.
     is_partial: bool,
+    /// A later page that is wrong is kept for the end instead of ending the check.
+    is_tolerant: bool,
+    /// The first of them.
+    damage: Option<Error>,
     position: u64,
     header: [u8; LONG_HEADER_BYTES],
     facts: Option<SegmentFacts>,
@@ -40,8 +44,21 @@ pub struct SegmentFacts {
 
 impl SegmentCheck {
     pub fn new(name: SegmentName) -> Self {
-        let (header, facts) = ([0; LONG_HEADER_BYTES], None);
-        SegmentCheck { name, is_partial: false, position: 0, header, facts }
+        SegmentCheck {
+            name,
+            is_partial: false,
+            is_tolerant: false,
+            damage: None,
+            position: 0,
+            header: [0; LONG_HEADER_BYTES],
+            facts: None,
+        }
+    }
+
+    /// Of a segment that may be damaged, as long as its first page and its size are right: ask for
+    /// its `damage` before the end.
+    pub fn tolerant(name: SegmentName) -> Self {
+        SegmentCheck { is_tolerant: true, ..SegmentCheck::new(name) }
     }
 
     pub fn of_partial(name: SegmentName) -> Self {
@@ -72,6 +89,11 @@ impl SegmentCheck {
         Ok(())
     }
 
+    /// What is wrong with the first page that is.
+    pub fn take_damage(&mut self) -> Option<Error> {
+        self.damage.take()
+    }
+
     /// The whole segment has come.
     pub fn finish(self) -> Result<SegmentFacts> {
         let Some(facts) = self.facts else {
@@ -93,7 +115,13 @@ impl SegmentCheck {
                 self.facts = Some(self.check_first(&first)?);
                 Ok(())
             }
-            Some(facts) => self.check_later(&facts, page_start),
+            Some(facts) => match self.check_later(&facts, page_start) {
+                Err(damage) if self.is_tolerant => {
+                    self.damage.get_or_insert(damage);
+                    Ok(())
+                }
+                checked => checked,
+            },
         }
     }
 
@@ -168,7 +196,8 @@ pub fn is_possible_block_size(bytes: u32) -> bool {
 
 #[cfg(test)]
 pub mod samples {
-    use crate::postgres::{Lsn, SegmentName};
+    use crate::postgres::SegmentName;
+    use crate::postgres::wal::page::{LONG_HEADER_BYTES, SHORT_HEADER_BYTES};
 
     pub const SEGMENT_SIZE: u32 = 1 << 20;
     pub const SYSTEM_IDENTIFIER: u64 = 7_710_620_488_620_347_611;
@@ -177,27 +206,82 @@ pub mod samples {
         SegmentName::parse("000000020000000A000000FF").unwrap()
     }
 
-    /// A segment of `used` pages with headers, the rest zeros as after a segment switch.
+    const PAGE: usize = 8192;
+
+    /// A segment of `used` pages of records, the rest zeros as after a segment switch.
     pub fn segment(name: SegmentName, used: u32) -> Vec<u8> {
         segment_of(SEGMENT_SIZE, name, used)
     }
 
     pub fn segment_of(size: u32, name: SegmentName, used: u32) -> Vec<u8> {
+        let start = name.start(size).0;
+        let (records, begins) = records(start, used as usize);
         let mut bytes = vec![0; size as usize];
-        for page in 0..used {
-            let start = (page * 8192) as usize;
-            let Lsn(address) = Lsn(name.start(size).0 + start as u64);
-            let flags: u16 = if page == 0 { 2 } else { 0 };
-            bytes[start..start + 2].copy_from_slice(&0xD116u16.to_le_bytes());
-            bytes[start + 2..start + 4].copy_from_slice(&flags.to_le_bytes());
-            bytes[start + 4..start + 8].copy_from_slice(&name.timeline.get().to_le_bytes());
-            bytes[start + 8..start + 16].copy_from_slice(&address.to_le_bytes());
-            bytes[start + 100..start + 104].copy_from_slice(&page.to_le_bytes());
+        let mut taken = 0;
+        for page in 0..used as usize {
+            let header = if page == 0 { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES };
+            // The record that begins before this page and goes on in it.
+            let ends = begins.iter().map(|&(at, length)| (at, at + length));
+            let left = ends.filter(|&(at, end)| at < taken && end > taken).map(|(_, end)| end);
+            let left = left.last().map_or(0, |end| end - taken);
+            let flags = u16::from(left > 0) | if page == 0 { 2 } else { 0 };
+            let at = page * PAGE;
+            bytes[at..at + 2].copy_from_slice(&0xD116u16.to_le_bytes());
+            bytes[at + 2..at + 4].copy_from_slice(&flags.to_le_bytes());
+            bytes[at + 4..at + 8].copy_from_slice(&name.timeline.get().to_le_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&(start + at as u64).to_le_bytes());
+            bytes[at + 16..at + 20].copy_from_slice(&(left as u32).to_le_bytes());
+            let room = PAGE - header;
+            bytes[at + header..at + PAGE].copy_from_slice(&records[taken..taken + room]);
+            taken += room;
         }
         bytes[24..32].copy_from_slice(&SYSTEM_IDENTIFIER.to_le_bytes());
         bytes[32..36].copy_from_slice(&size.to_le_bytes());
-        bytes[36..40].copy_from_slice(&8192u32.to_le_bytes());
+        bytes[36..40].copy_from_slice(&(PAGE as u32).to_le_bytes());
         bytes
+    }
+
+    /// As they lie in so many pages, without their headers, and where each begins with its length.
+    /// `XLOG_NOOP` again and again, then a switch (`XLogRecord`, access/xlogrecord.h).
+    fn records(start: u64, pages: usize) -> (Vec<u8>, Vec<(usize, usize)>) {
+        let room = pages * (PAGE - SHORT_HEADER_BYTES) + SHORT_HEADER_BYTES - LONG_HEADER_BYTES;
+        let first = PAGE - LONG_HEADER_BYTES;
+        let place = |at: usize| match at.checked_sub(first) {
+            None => start + (LONG_HEADER_BYTES + at) as u64,
+            Some(later) => {
+                let (page, rest) = (later / (PAGE - 24), later % (PAGE - 24));
+                start + ((page + 1) * PAGE + SHORT_HEADER_BYTES + rest) as u64
+            }
+        };
+        let (mut bytes, mut begins) = (Vec::with_capacity(room), Vec::new());
+        let mut previous = start - 64;
+        loop {
+            let at = bytes.len();
+            let is_last = room - at < 3_000;
+            let data = if is_last { 0 } else { 200 + at % 2_000 };
+            let mut record = vec![0; 24];
+            if !is_last {
+                record.push(254);
+                record.extend_from_slice(&(data as u32).to_le_bytes());
+                record.extend((0..data).map(|n| (at + n / 16) as u8));
+            }
+            let length = record.len();
+            record[..4].copy_from_slice(&(length as u32).to_le_bytes());
+            record[8..16].copy_from_slice(&previous.to_le_bytes());
+            record[16] = if is_last { 0x40 } else { 0x20 };
+            let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+            crc.update(&record[24..]);
+            crc.update(&record[..20]);
+            record[20..24].copy_from_slice(&(crc.finalize() as u32).to_le_bytes());
+            begins.push((at, length));
+            previous = place(at);
+            record.resize(length.next_multiple_of(8), 0);
+            bytes.extend_from_slice(&record);
+            if is_last {
+                bytes.resize(room, 0);
+                return (bytes, begins);
+            }
+        }
     }
 }
 
@@ -270,6 +354,25 @@ mod tests {
         check.write(&bytes).unwrap();
         assert!(check.finish().is_ok());
         assert!(check_in(8192, &bytes, name()).is_err());
+    }
+
+    #[test]
+    fn who_is_tolerant_is_told_of_the_first_wrong_page_and_of_a_wrong_file_all_the_same() {
+        let mut bytes = segment(name(), 10);
+        bytes[5 * 8192] ^= 1;
+        bytes[7 * 8192 + 9] ^= 1;
+        let mut check = SegmentCheck::tolerant(name());
+        check.write(&bytes).unwrap();
+        let damage = check.take_damage().unwrap();
+        assert!(damage.to_string().contains("at byte 40960"), "{damage}");
+        assert!(check.finish().is_ok());
+
+        let mut check = SegmentCheck::tolerant(name());
+        check.write(&bytes[..8192]).unwrap();
+        assert!(check.take_damage().is_none());
+        assert!(check.finish().is_err(), "too short");
+        bytes[8] ^= 1;
+        assert!(SegmentCheck::tolerant(name()).write(&bytes).is_err(), "another segment");
     }
 
     #[test]

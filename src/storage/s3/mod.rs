@@ -1,6 +1,7 @@
 //! A store that speaks S3: AWS and its dialects, one conditional PUT per object.
 
 mod put;
+mod payload;
 mod get;
 mod client;
 mod errors;
@@ -44,6 +45,13 @@ pub struct S3 {
 struct Connection {
     runtime: Arc<tokio::runtime::Runtime>,
     client: Client,
+}
+
+/// What a listing is asked for.
+struct Pages<'a> {
+    prefix: String,
+    after: Option<&'a Key>,
+    at_any_depth: bool,
 }
 
 impl S3 {
@@ -158,19 +166,37 @@ impl S3 {
         Ok(ObjectInfo { key: key.clone(), size, modified: timestamp(answer.last_modified()) })
     }
 
-    async fn list_page(
+    /// All pages. The store sorts folders among the objects, with their `/`.
+    fn pages(&self, wanted: &Pages<'_>) -> Result<Listing> {
+        let (mut listing, mut token) = (Listing::default(), None);
+        loop {
+            let listing = &mut listing;
+            let page = |client| async move { self.page(&client, wanted, token, listing).await };
+            token = self.run(page)?;
+            if token.is_none() {
+                break;
+            }
+        }
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        listing.folders.sort();
+        Ok(listing)
+    }
+
+    async fn page(
         &self,
         client: &Client,
-        prefix: &str,
-        after: Option<String>,
+        wanted: &Pages<'_>,
+        token: Option<String>,
         listing: &mut Listing,
     ) -> Result<Option<String>> {
+        let prefix = wanted.prefix.as_str();
         let answer = client
             .list_objects_v2()
             .bucket(&self.bucket)
             .prefix(prefix)
-            .delimiter("/")
-            .set_continuation_token(after)
+            .set_delimiter((!wanted.at_any_depth).then(|| "/".to_owned()))
+            .set_start_after(wanted.after.map(|after| self.key(after)))
+            .set_continuation_token(token)
             .send()
             .await
             .map_err(|error| errors::sort(error, Asked::Bucket, &self.url()))?;
@@ -234,21 +260,15 @@ impl Storage for S3 {
 
     fn list(&self, folder: Option<&Key>) -> Result<Listing> {
         let prefix = folder.map_or_else(|| self.prefix.clone(), |key| self.key(key) + "/");
-        let (mut listing, mut after) = (Listing::default(), None);
-        loop {
-            let (prefix, listing) = (&prefix, &mut listing);
-            after =
-                self.run(
-                    |client| async move { self.list_page(&client, prefix, after, listing).await },
-                )?;
-            if after.is_none() {
-                break;
-            }
-        }
-        // The store sorts folders among the objects, with their `/`.
-        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
-        listing.folders.sort();
-        Ok(listing)
+        self.pages(&Pages { prefix, after: None, at_any_depth: false })
+    }
+
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        let prefix = self.key(folder) + "/";
+        let mut objects = self.pages(&Pages { prefix, after, at_any_depth: true })?.objects;
+        // Not every store heeds where it was told to begin.
+        objects.retain(|object| after.is_none_or(|after| object.key > *after));
+        Ok(objects)
     }
 
     fn delete(&self, key: &Key) -> Result<()> {

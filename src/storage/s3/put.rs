@@ -1,21 +1,17 @@
 //! Creating an object without ever replacing one, and believing only a confirmed checksum.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::{self, Poll};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::s3::errors::{self, Asked};
-use crate::storage::s3::{ConditionalPut, S3};
-use crate::storage::{Body, Key, Storage as _, body};
+use crate::storage::s3::{ConditionalPut, S3, payload};
+use crate::storage::{Body, Key, Storage as _};
 
 enum Failed {
     /// 501: the store knows no conditional PUT.
@@ -79,23 +75,20 @@ impl S3 {
         conditional: bool,
     ) -> std::result::Result<PutObjectOutput, Failed> {
         let options = &self.options;
-        let payload = match body.is_in_memory() {
-            true => body.to_bytes().map(ByteStream::from),
-            false => Ok(ByteStream::from_body_1_x(Streamed::new(body))),
-        };
-        let payload = payload.map_err(|e| Failed::Sorted(body::unreadable(key, e)))?;
         client
             .put_object()
             .bucket(&self.bucket)
             .key(self.key(key))
             .set_if_none_match(conditional.then(|| "*".to_owned()))
             // Given, the SDK computes none of its own, sends the body in one plain piece with its
-            // length, streamed or not, and the store refuses bytes that differ.
+            // length, and the store refuses bytes that differ.
             .checksum_crc32(encode_crc32(body.crc32))
             .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
             .set_server_side_encryption(options.sse.as_deref().map(ServerSideEncryption::from))
             .set_ssekms_key_id(options.kms_key_id.clone())
-            .body(payload)
+            .body(ByteStream::from_body_1_x(payload::Sent::new(body)))
+            .customize()
+            .interceptor(payload::Signed::new(body))
             .send()
             .await
             .map_err(|error| {
@@ -156,43 +149,6 @@ impl S3 {
     fn already_exists(&self, key: &Key) -> Error {
         Error::new(ErrorKind::AlreadyExists, format!("{} is there already", self.place(key)))
             .hint("Objects are written once; nothing was changed.")
-    }
-}
-
-/// A body that is partly in a file, sent piece by piece. The file's pieces are read where the
-/// connection is driven: they were written a moment ago, and come from the kernel's cache.
-struct Streamed {
-    pieces: Box<dyn Iterator<Item = std::io::Result<Bytes>> + Send + Sync>,
-    left: u64,
-}
-
-impl Streamed {
-    fn new(body: &Body) -> Self {
-        Streamed { pieces: Box::new(body.pieces()), left: body.size() }
-    }
-}
-
-impl http_body::Body for Streamed {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut task::Context<'_>,
-    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
-        let piece = self.pieces.next();
-        if let Some(Ok(piece)) = &piece {
-            self.left -= piece.len() as u64;
-        }
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
     }
 }
 

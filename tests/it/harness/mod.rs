@@ -23,6 +23,7 @@ pub mod reference;
 pub mod scratch;
 pub mod session;
 pub mod site;
+pub mod wal;
 
 use std::path::{Path, PathBuf};
 

@@ -2,16 +2,16 @@
 //! PostgreSQL itself is not needed for.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use walden::postgres::SegmentName;
 
+use super::wal::Pages;
 use super::{Scratch, Walden, reference};
 
 pub const SEGMENT_BYTES: usize = 1 << 20;
-const PAGE_BYTES: usize = 8192;
 pub const SYSTEM_IDENTIFIER: u64 = 7_710_620_488_620_347_611;
 
 pub struct Site {
@@ -56,12 +56,11 @@ impl Site {
     pub fn large_segment(&self, name: &str, bytes: usize) -> PathBuf {
         self.write_control_file(SYSTEM_IDENTIFIER, bytes);
         let path = self.pgdata().join("pg_wal").join(name);
-        let mut file = fs::File::create(&path).expect("create a segment");
+        let file = fs::File::create(&path).expect("create a segment");
+        let mut file = io::BufWriter::with_capacity(SEGMENT_BYTES, file);
         let name = SegmentName::parse(name).expect("the name of a segment");
-        let mut noise = noise(1, SEGMENT_BYTES);
-        for begun in (0..bytes).step_by(noise.len()) {
-            write_page_headers(&mut noise, name, bytes, begun, SYSTEM_IDENTIFIER);
-            file.write_all(&noise).expect("write a segment");
+        for page in Pages::of(name, bytes, 1, SYSTEM_IDENTIFIER) {
+            file.write_all(&page).expect("write a segment");
         }
         path
     }
@@ -203,41 +202,10 @@ impl Site {
     }
 }
 
-/// A segment whose pages have right headers and, from `seed`, bytes that hardly compress.
+/// A segment full of valid records that hold, from `seed`, bytes that hardly compress.
 pub fn segment(name: &str, seed: u8, system_identifier: u64) -> Vec<u8> {
     let name = SegmentName::parse(&name[..24]).expect("the name of a segment");
-    let mut bytes = noise(seed, SEGMENT_BYTES);
-    write_page_headers(&mut bytes, name, SEGMENT_BYTES, 0, system_identifier);
-    bytes
-}
-
-fn noise(seed: u8, bytes: usize) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(u64::from(seed));
-    std::iter::repeat_with(|| random.u8(..)).take(bytes).collect()
-}
-
-/// Of the pages in `piece`, which begins `begun` bytes into the segment.
-fn write_page_headers(
-    piece: &mut [u8],
-    name: SegmentName,
-    segment_bytes: usize,
-    begun: usize,
-    system_identifier: u64,
-) {
-    for (number, page) in piece.chunks_mut(PAGE_BYTES).enumerate() {
-        let position = begun + number * PAGE_BYTES;
-        let address = name.start(segment_bytes as u32).0 + position as u64;
-        page[..2].copy_from_slice(&0xD116u16.to_le_bytes());
-        page[2..4].copy_from_slice(&(if position == 0 { 2u16 } else { 0 }).to_le_bytes());
-        page[4..8].copy_from_slice(&name.timeline.get().to_le_bytes());
-        page[8..16].copy_from_slice(&address.to_le_bytes());
-        page[16..24].fill(0);
-        if position == 0 {
-            page[24..32].copy_from_slice(&system_identifier.to_le_bytes());
-            page[32..36].copy_from_slice(&(segment_bytes as u32).to_le_bytes());
-            page[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
-        }
-    }
+    Pages::of(name, SEGMENT_BYTES, seed, system_identifier).flatten().collect()
 }
 
 /// A `global/pg_control` as 17 writes it, as far as walden reads it.

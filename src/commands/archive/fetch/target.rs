@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use crate::codec::Header;
 use crate::commands::archive::Caller;
 use crate::commands::archive::fetch::spool::{Spool, Spooled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::PendingFile;
+use crate::postgres::wal::digest::InvalidRecord;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::repository::Home;
@@ -22,6 +24,24 @@ pub struct Target<'a> {
     pub caller: &'a Caller,
 }
 
+/// A file that was read to its end.
+struct Taken<T> {
+    read: T,
+    /// A page that is wrong, in what is the right file otherwise.
+    damage: Option<Error>,
+}
+
+impl<T> Taken<T> {
+    fn sound(self) -> Result<T> {
+        self.damage.map_or(Ok(self.read), Err)
+    }
+}
+
+/// What push found and was told to archive all the same.
+fn invalid_in(header: &Header) -> Option<&InvalidRecord> {
+    header.digest.as_ref().and_then(|digest| digest.invalid.as_ref())
+}
+
 /// Something that hands a file in pieces to whom it is given.
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
@@ -30,7 +50,14 @@ impl Target<'_> {
     pub fn take_from(&self, home: &Home) -> Result<()> {
         let mut pending = self.pending(TEMPORARY_PREFIX)?;
         let write = |piece: &[u8]| pending.write(piece);
-        self.receive(home.system_identifier(), |sink| home.get_wal(&self.name, sink), write)?;
+        let ours = home.system_identifier();
+        let taken = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?;
+        match (invalid_in(&taken.read), taken.damage) {
+            // Recovery to a target before that needs it, and PostgreSQL goes no further than that.
+            (Some(invalid), _) => self.tell_of(invalid),
+            (None, Some(damage)) => return Err(damage),
+            (None, None) => {}
+        }
         // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`,
         // xlogarchive.c).
         pending.hand_over().map_err(|e| self.unwritable(e))
@@ -40,7 +67,7 @@ impl Target<'_> {
     /// the same, since a crash or a disk may have changed it.
     pub fn take_spooled(&self, spooled: &Spooled, ours: SystemIdentifier) -> Result<()> {
         if spooled.is_on_disk_of(self.destination) {
-            self.receive(ours, |sink| spooled.read(sink), |_| Ok(()))?;
+            self.receive(ours, |sink| spooled.read(sink), |_| Ok(()))?.sound()?;
             match spooled.move_to(self.destination) {
                 // One disk mounted at two places.
                 Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
@@ -48,18 +75,25 @@ impl Target<'_> {
             }
         }
         let mut pending = self.pending(TEMPORARY_PREFIX)?;
-        self.receive(ours, |sink| spooled.read(sink), |piece| pending.write(piece))?;
+        let write = |piece: &[u8]| pending.write(piece);
+        self.receive(ours, |sink| spooled.read(sink), write)?.sound()?;
         pending.hand_over().map_err(|e| self.unwritable(e))?;
         spooled.remove();
         Ok(())
     }
 
-    /// From the store into the spool, checked just as much.
+    /// From the store into the spool, checked just as much, but for what fetch has to speak of.
     pub fn put_aside(&self, home: &Home, spool: &Spool) -> Result<()> {
         let mut pending = spool.pending().map_err(|e| self.unwritable(e))?;
         let write = |piece: &[u8]| pending.write(piece);
         let ours = home.system_identifier();
-        let header = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?;
+        let header = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?.sound()?;
+        if invalid_in(&header).is_some() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "has a mark that fetch itself must tell of",
+            ));
+        }
         spool.keep(pending, &self.name, header.crc32).map_err(|e| self.unwritable(e))
     }
 
@@ -67,20 +101,27 @@ impl Target<'_> {
         PendingFile::create_as(prefix, self.destination, 0o600).map_err(|e| self.unwritable(e))
     }
 
-    /// Reads the file once, checks it and writes it in the same pass.
+    /// Reads the file once, checks it and writes it in the same pass. Its records are not read:
+    /// push did so, and PostgreSQL will; what it is given is what was stored, by its checksums.
     fn receive<T>(
         &self,
         ours: SystemIdentifier,
         read: impl FnOnce(Sink<'_>) -> Result<T>,
         mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<T> {
-        let mut check = WalFileCheck::new(&self.name);
+    ) -> Result<Taken<T>> {
+        let mut check = WalFileCheck::tolerant(&self.name);
         let read = read(&mut |piece| {
             check.write(piece).map_err(|error| error.with_kind(ErrorKind::Corrupt))?;
             write(piece).map_err(|e| self.unwritable(e))
         })?;
+        let damage = check.take_damage().map(|damage| damage.with_kind(ErrorKind::Corrupt));
         self.expect_ours(check, ours)?;
-        Ok(read)
+        Ok(Taken { read, damage })
+    }
+
+    fn tell_of(&self, invalid: &InvalidRecord) {
+        let (name, InvalidRecord { lsn, what, .. }) = (&self.name, invalid);
+        tracing::error!(%name, "archived with a mark, recovery ends at {lsn}: {what}");
     }
 
     fn unwritable(&self, error: std::io::Error) -> Error {

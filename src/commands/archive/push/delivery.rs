@@ -7,7 +7,7 @@ use std::thread;
 use crate::codec::Origin;
 use crate::commands::archive::Caller;
 use crate::commands::archive::place::{self, Place};
-use crate::commands::archive::push::source::{Sealed, Source};
+use crate::commands::archive::push::source::{Effort, Sealed, Source};
 use crate::commands::{App, Retries};
 use crate::error::{Context, Result};
 use crate::host::clock::Deadline;
@@ -35,8 +35,9 @@ impl Delivery {
     /// Reads, checks and compresses a file, by so many threads at most.
     pub fn seal(&self, path: &Path, name: &WalFileName, threads: usize) -> Result<Sealed> {
         let state_dir = self.app.settings.state_dir.as_deref();
-        let source = Source { path, name: *name, caller: &self.caller, state_dir };
-        source.seal(self.app.settings.compression, threads)
+        let on_invalid = self.app.settings.push.on_invalid;
+        let source = Source { path, name: *name, caller: &self.caller, state_dir, on_invalid };
+        source.seal(Effort { compression: self.app.settings.compression, threads })
     }
 
     /// Returns when every repository has confirmed the file, or all have been tried.

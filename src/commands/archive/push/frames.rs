@@ -1,7 +1,8 @@
 //! A file read once, in order, by as many threads as seal its frames.
 //!
 //! There is no queue: who is free reads the next frame into a buffer of its own, under a lock, and
-//! compresses it outside of it. So memory is a buffer for each thread, and what is sealed.
+//! compresses it outside of it. So memory is a buffer for each thread, and what is sealed. What
+//! the digest needs is taken from the same buffer on the way, while the next one is read.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::thread;
 use crate::codec::{Compression, Content, FRAME_BYTES, FrameSealer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{self, spill::Spill};
+use crate::postgres::wal::Digester;
 use crate::postgres::wal_file_check::WalFileCheck;
 use crate::storage::Part;
 
@@ -29,6 +31,8 @@ pub struct Input<'a, R> {
     /// Fewer bytes are an error; more are not looked at.
     pub size: u64,
     pub check: &'a mut WalFileCheck,
+    /// Of a segment: it reads the records.
+    pub digester: Option<&'a mut Digester>,
     /// What it means that the file cannot be read.
     pub unreadable: &'a (dyn Fn(io::Error) -> Error + Sync),
 }
@@ -43,14 +47,16 @@ pub struct Keep {
 
 /// The content, and the frames it became. Of several failures the first in the file's order counts.
 pub fn seal<R: Read + Send>(
-    input: Input<'_, R>,
+    mut input: Input<'_, R>,
     keep: &Keep,
     compression: Compression,
     threads: usize,
 ) -> Result<(Content, Vec<Part>)> {
+    let digester = input.digester.take();
     let threads = threads.min(input.size.div_ceil(FRAME_BYTES as u64) as usize);
     let work = Work {
         reading: Mutex::new(Reading { input, next: 0, has_ended: false }),
+        digester: Mutex::new(digester),
         sealed: Mutex::default(),
         compression,
         keep,
@@ -78,6 +84,8 @@ pub fn seal<R: Read + Send>(
 
 struct Work<'a, R> {
     reading: Mutex<Reading<'a, R>>,
+    /// Locked by who holds `reading`, and kept when that is given back.
+    digester: Mutex<Option<&'a mut Digester>>,
     /// By the number of the frame.
     sealed: Mutex<Vec<Option<Result<Sealed>>>>,
     compression: Compression,
@@ -116,9 +124,18 @@ impl<R: Read> Work<'_, R> {
         }
     }
 
-    /// A function of its own, since the lock must be free again before the frame is compressed.
+    /// A function of its own, since the locks must be free again before the frame is compressed.
     fn next(&self, raw: &mut Vec<u8>) -> Option<(usize, Result<()>)> {
-        lock(&self.reading).next(raw)
+        let mut reading = lock(&self.reading);
+        let (number, read) = reading.next(raw)?;
+        // Nobody can come in between, so the digester gets the pieces in order too; but the next
+        // one may be read meanwhile.
+        let mut digester = lock(&self.digester);
+        drop(reading);
+        if let (Some(digester), Ok(())) = (&mut *digester, &read) {
+            digester.write(raw);
+        }
+        Some((number, read))
     }
 
     fn seal(&self, raw: &[u8], sealer: &mut Option<FrameSealer>) -> Result<Sealed> {
@@ -174,7 +191,7 @@ impl<R: Read> Reading<'_, R> {
         if self.has_ended {
             return None;
         }
-        let Input { file, size, check, unreadable } = &mut self.input;
+        let Input { file, size, check, unreadable, .. } = &mut self.input;
         let done = self.next as u64 * FRAME_BYTES as u64;
         raw.resize((*size - done).min(FRAME_BYTES as u64) as usize, 0);
         let read = file.read_exact(raw).map_err(&**unreadable).and_then(|()| check.write(raw));
@@ -230,7 +247,8 @@ mod tests {
         let name = WalFileName::parse(&samples::name().to_string()).unwrap();
         let mut check = WalFileCheck::new(&name);
         let unreadable = |error| Error::new(ErrorKind::InvalidSource, "cannot read").source(error);
-        let input = Input { file, size, check: &mut check, unreadable: &unreadable };
+        let input =
+            Input { file, size, check: &mut check, digester: None, unreadable: &unreadable };
         let sealed = seal(input, keep, Compression::default(), threads)?;
         check.finish()?;
         Ok(sealed)

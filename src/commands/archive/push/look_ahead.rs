@@ -288,6 +288,7 @@ impl Work {
             Ok(()) => {
                 seat.sent(began.elapsed());
                 self.acknowledged.record(name, path, *identity, sealed.crc32);
+                sealed.tell(name);
                 tracing::info!(%name, "pushed ahead");
             }
             Err(error) => {

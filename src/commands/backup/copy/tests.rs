@@ -46,6 +46,10 @@ impl Storage for FullAfter {
         self.memory.head(key)
     }
 
+    fn list_all(&self, folder: &Key, after: Option<&Key>) -> Result<Vec<ObjectInfo>> {
+        self.memory.list_all(folder, after)
+    }
+
     fn list(&self, folder: Option<&Key>) -> Result<Listing> {
         self.memory.list(folder)
     }
