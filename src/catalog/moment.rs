@@ -23,12 +23,7 @@ pub fn moment(text: &str, zones: &Zones<'_>, now: Timestamp) -> Result<Timestamp
 }
 
 /// As `moment`, with `flag` before each reading, so that it can be copied as it stands.
-pub fn moment_for(
-    flag: &str,
-    text: &str,
-    zones: &Zones<'_>,
-    now: Timestamp,
-) -> Result<Timestamp> {
+pub fn moment_for(flag: &str, text: &str, zones: &Zones<'_>, now: Timestamp) -> Result<Timestamp> {
     Reader { zones, now, flag: &format!("{flag} ") }.read(text)
 }
 

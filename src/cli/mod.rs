@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod find;
 pub mod restore;
 pub mod demo;
 pub mod errand;
@@ -41,6 +42,8 @@ enum Command {
     Prefetch(archive::Prefetch),
     #[command(after_help = exit::BACKUP_STATUS)]
     Backup(backup::Backup),
+    #[command(after_help = exit::FIND_STATUS)]
+    Find(find::Find),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
     #[command(after_help = exit::DEMO_STATUS)]
@@ -87,6 +90,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Fetch(fetch) => fetch.run(app),
         Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
+        Command::Find(find) => find.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),
     }

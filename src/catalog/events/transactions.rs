@@ -104,6 +104,15 @@ impl Transactions {
         unended
     }
 
+    /// Whether more is known of it than what everybody does: what its end may make an event.
+    pub fn is_of_interest(&self, xid: u32, rows_min: u64) -> bool {
+        self.open.get(&xid).is_some_and(|open| {
+            let did = &open.did;
+            let rows = did.deleted.values().any(|rows| rows.rows >= rows_min);
+            rows || !did.truncated.is_empty() || !did.created.is_empty()
+        })
+    }
+
     fn note(&mut self, segment: SegmentName, activity: &Activity) {
         let did = Deeds {
             first_lsn: Some(activity.first_lsn),

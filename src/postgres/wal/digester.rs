@@ -1,5 +1,6 @@
 //! Makes the digest of a segment that comes in pieces.
 
+pub use crate::postgres::wal::activities::ROWS_MIN;
 use crate::postgres::wal::activities::{Activities, Limits};
 use crate::postgres::wal::digest::{
     self, Checkpoint, Digest, EndOfRecovery, Fragment, InvalidRecord, Lock, RelationFile,

@@ -1,0 +1,184 @@
+//! `find` on real PostgreSQL: what happened in a busy cluster is named, what only looks like it is
+//! not, and the printed lines bring it back.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use walden::host::privileges;
+use walden::postgres::MajorVersion;
+
+use crate::harness::{Cluster, Load, Pgbench, Scratch, program};
+
+/// A cluster with a backup of many kinds of relations, busy since.
+struct Site {
+    /// Busy while they live.
+    load: Option<(Option<Pgbench>, Load)>,
+    cluster: Cluster,
+    /// After the backup.
+    since: String,
+    // Kept for its lifetime.
+    _repository: Scratch,
+}
+
+const RELATIONS: &str = "\
+    CREATE TABLE orders (id int PRIMARY KEY, what text); \
+    INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 2500) n; \
+    CREATE TABLE lines (LIKE orders INCLUDING ALL); INSERT INTO lines SELECT * FROM orders; \
+    CREATE TABLE visits (LIKE orders INCLUDING ALL); INSERT INTO visits SELECT * FROM orders; \
+    CREATE TABLE \"Odd.Name\" (n int); \
+    CREATE TABLE rewritten (LIKE orders INCLUDING ALL); INSERT INTO rewritten TABLE orders; \
+    CREATE INDEX rewritten_what ON rewritten (what); \
+    CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM orders; \
+    CREATE UNIQUE INDEX totals_count ON totals (count); \
+    CREATE SCHEMA shop; CREATE TABLE shop.a (x serial PRIMARY KEY, y text); \
+    CREATE TABLE shop.b (z int REFERENCES shop.a); \
+    CREATE TABLE kept (id int PRIMARY KEY, what text); INSERT INTO kept TABLE orders; \
+    CREATE TABLE prepared (n int); CREATE TABLE witness (what text); \
+    CREATE TABLE parts (n int) PARTITION BY RANGE (n); \
+    CREATE TABLE part1 PARTITION OF parts FOR VALUES FROM (0) TO (10); \
+    INSERT INTO parts VALUES (1)";
+
+/// None of these loses a row that was there before.
+const FALSE_FRIENDS: [&str; 24] = [
+    "VACUUM FULL rewritten",
+    "CLUSTER rewritten USING rewritten_pkey",
+    "REINDEX TABLE rewritten",
+    "REINDEX TABLE CONCURRENTLY rewritten",
+    "REINDEX INDEX rewritten_what",
+    "ALTER TABLE rewritten ALTER id TYPE bigint",
+    "ALTER TABLE rewritten SET UNLOGGED",
+    "ALTER TABLE rewritten SET LOGGED",
+    "ALTER TABLE rewritten ADD c int DEFAULT random()::int",
+    "ALTER TABLE rewritten DROP c",
+    "REFRESH MATERIALIZED VIEW totals",
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY totals",
+    "CREATE TEMP TABLE t (n int PRIMARY KEY, s text)",
+    "INSERT INTO t SELECT n, 'x' FROM generate_series(1, 2000) n",
+    "DELETE FROM t",
+    "TRUNCATE t",
+    "DROP TABLE IF EXISTS t",
+    "BEGIN; CREATE TEMP TABLE u (s text) ON COMMIT DROP; INSERT INTO u VALUES ('x'); COMMIT",
+    "BEGIN; CREATE TABLE short (n int); INSERT INTO short VALUES (1); TRUNCATE short; \
+     DROP TABLE short; COMMIT",
+    "BEGIN; DROP TABLE kept; ROLLBACK",
+    "BEGIN; SAVEPOINT a; DROP TABLE kept; ROLLBACK TO a; INSERT INTO witness VALUES ('s'); COMMIT",
+    "BEGIN; TRUNCATE kept; ROLLBACK",
+    "BEGIN; DELETE FROM kept; ROLLBACK",
+    "VACUUM FULL pg_class",
+];
+
+impl Site {
+    fn start(major: MajorVersion) -> Site {
+        let repository = Scratch::new();
+        let url = format!("file://{}", repository.path().display());
+        let builder = Cluster::builder(major).archive_to(url, "main");
+        let cluster = builder.setting("max_prepared_transactions", "2").start();
+        cluster.sql(RELATIONS);
+        cluster.sql("CREATE DATABASE doomed");
+        let load = (Pgbench::start(&cluster, 1, 2), Load::start(&cluster, 1, 1));
+        cluster.walden().arg("backup").run().succeeds();
+        let now = "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+        let since = cluster.value(now);
+        Site { load: Some(load), cluster, since, _repository: repository }
+    }
+
+    /// In one transaction; its id.
+    fn xid_of(&self, sql: &str) -> String {
+        self.cluster.value(&format!("BEGIN; {sql}; SELECT pg_current_xact_id(); COMMIT"))
+    }
+
+    fn find(&self, words: &[&str]) -> Value {
+        let find = self.cluster.walden().arg("find").args(["--since", &self.since, "--json"]);
+        let output = find.args(words).run().succeeds();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{output}"))
+    }
+
+    /// The line as a person would paste it into a shell, with a directory for `<dir>`.
+    fn carry_out(&self, line: &str, directory: &Path) -> Cluster {
+        let line = line.replace("<dir>", &directory.display().to_string());
+        let script = format!("walden() {{ '{}' \"$@\"; }}; {line}", program::binary().display());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).current_dir("/").env_remove("WALDEN_CONFIG");
+        let user = privileges::server_user().unwrap();
+        let done = privileges::run_as(&mut shell, user.as_ref()).output().unwrap();
+        let told = format!("{line}\n{}", String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{told}");
+        let mut restored = Cluster::over(self.cluster.major(), directory);
+        restored.start_again();
+        restored
+    }
+}
+
+/// `drop postgres.public.orders 745`, one line for each event.
+fn lines(found: &Value) -> Vec<String> {
+    let events = found["events"].as_array().expect("events");
+    let line = |event: &Value| {
+        let text = |key: &str| match &event[key] {
+            Value::String(text) => format!(" {text}"),
+            Value::Number(number) => format!(" {number}"),
+            _ => String::new(),
+        };
+        let (action, relation) = (text("action"), text("relation"));
+        let name = if relation.is_empty() { text("database") + &text("name") } else { relation };
+        format!("{action}{name}{}{}", text("rows"), text("xid")).trim().to_owned()
+    };
+    events.iter().map(line).collect()
+}
+
+fn event<'f>(found: &'f Value, action: &str, relation: &str) -> &'f Value {
+    let events = found["events"].as_array().expect("events");
+    let is_it = |event: &&Value| event["action"] == action && event["relation"] == relation;
+    events.iter().find(is_it).unwrap_or_else(|| panic!("no {action} of {relation}: {found:#}"))
+}
+
+#[test]
+fn what_happened_in_a_busy_cluster_is_named_and_what_looks_like_it_is_not_on_17() {
+    names_what_happened(MajorVersion(17));
+}
+
+#[test]
+fn what_happened_in_a_busy_cluster_is_named_and_what_looks_like_it_is_not_on_15() {
+    names_what_happened(MajorVersion(15));
+}
+
+fn names_what_happened(major: MajorVersion) {
+    let mut site = Site::start(major);
+    let mut session = site.cluster.session("postgres").unwrap();
+    for statements in FALSE_FRIENDS {
+        session.query(statements).unwrap_or_else(|why| panic!("{statements}: {why}"));
+    }
+    drop(session);
+    let mut expected = Vec::new();
+    let mut did = |what: &str, xid: &str| expected.push(format!("{what} {xid}"));
+    let xid = site.xid_of("DROP TABLE orders CASCADE");
+    did("drop postgres.public.orders", &xid);
+    did("drop postgres.public.totals", &xid);
+    did("truncate postgres.public.lines", &site.xid_of("TRUNCATE lines"));
+    did("truncate postgres.public.rewritten", &site.xid_of("TRUNCATE rewritten"));
+    let some = "DELETE FROM visits WHERE id <= 1200";
+    did("delete postgres.public.visits 1200", &site.xid_of(some));
+    let within = "SAVEPOINT s; DROP TABLE \"Odd.Name\"; RELEASE s";
+    did("drop postgres.public.\"Odd.Name\"", &site.xid_of(within));
+    let xid = site.xid_of("DROP SCHEMA shop CASCADE");
+    did("drop postgres.shop.a", &xid);
+    did("drop postgres.shop.b", &xid);
+    did("truncate postgres.public.part1", &site.xid_of("TRUNCATE parts"));
+    let sql = "BEGIN; DROP TABLE prepared; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'p'";
+    let xid = site.cluster.value(sql);
+    site.cluster.sql("COMMIT PREPARED 'p'");
+    did("drop postgres.public.prepared", &xid);
+    site.cluster.sql("SELECT pg_create_restore_point('here')");
+    expected.push("restore_point here".to_owned());
+    site.cluster.sql("DROP DATABASE doomed");
+    site.load = None;
+    site.cluster.archive_everything();
+
+    let found = site.find(&[]);
+    let (databases, mut others): (Vec<_>, Vec<_>) =
+        lines(&found).into_iter().partition(|line| line.starts_with("drop_database doomed "));
+    assert_eq!(databases.len(), 1, "{found:#}");
+    others.sort();
+    expected.sort();
+    assert_eq!(others, expected, "{found:#}");
+}
