@@ -132,6 +132,11 @@ fn event<'f>(found: &'f Value, action: &str, relation: &str) -> &'f Value {
     events.iter().find(is_it).unwrap_or_else(|| panic!("no {action} of {relation}: {found:#}"))
 }
 
+fn event_of<'f>(found: &'f Value, action: &str) -> &'f Value {
+    let events = found["events"].as_array().expect("events");
+    events.iter().find(|event| event["action"] == action).expect("such an event")
+}
+
 #[test]
 fn what_happened_in_a_busy_cluster_is_named_and_what_looks_like_it_is_not_on_17() {
     names_what_happened(MajorVersion(17));
@@ -181,4 +186,50 @@ fn names_what_happened(major: MajorVersion) {
     others.sort();
     expected.sort();
     assert_eq!(others, expected, "{found:#}");
+}
+
+/// The row of another session that was committed while the table was being dropped is kept, the
+/// one after it is not there.
+#[test]
+fn the_printed_lines_bring_back_every_row_and_keep_what_others_committed() {
+    let mut site = Site::start(MajorVersion(17));
+    let mut session = site.cluster.session("postgres").unwrap();
+    session.query("BEGIN; DROP TABLE lines; DELETE FROM visits").unwrap();
+    site.cluster.sql("INSERT INTO witness VALUES ('before')");
+    session.query("COMMIT").unwrap();
+    site.cluster.sql("INSERT INTO witness VALUES ('after')");
+    site.load = None;
+    site.cluster.sql("CREATE TABLE of_no_backup (n int)");
+    site.cluster.sql("INSERT INTO witness VALUES ('before the database')");
+    site.cluster.sql("DROP DATABASE doomed");
+    site.cluster.archive_everything();
+    let found = site.find(&[]);
+    let place = Scratch::new();
+
+    let dropped = event(&found, "drop", "postgres.public.lines");
+    assert_eq!(dropped["commit_lsn"], dropped["restore_lsn"]);
+    let line = dropped["restore"].as_str().unwrap();
+    let restored = site.carry_out(line, &place.join("restored"));
+    restored.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(restored.column("SELECT what FROM witness"), ["before"]);
+    assert_eq!(restored.value("SELECT count(*) FROM lines"), "2500");
+    assert_eq!(restored.value("SELECT count(*) FROM visits"), "2500");
+    drop(restored);
+
+    // Paused before the lock was taken, the table can be read.
+    assert!(dropped["inspect_gives_up"].as_u64().unwrap() >= 1, "{dropped:#}");
+    let line = dropped["inspect"].as_str().unwrap();
+    let paused = site.carry_out(line, &place.join("paused"));
+    paused.wait_until("pg_get_wal_replay_pause_state() = 'paused'");
+    assert_eq!(paused.value("SELECT count(*) FROM lines"), "2500");
+    assert!(paused.column("SELECT what FROM witness").is_empty());
+    drop(paused);
+
+    let database = event_of(&found, "drop_database");
+    let line = database["restore"].as_str().unwrap();
+    let restored = site.carry_out(line, &place.join("database"));
+    restored.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(restored.value("SELECT count(*) FROM witness"), "3");
+    let mut inside = restored.session("doomed").expect("the database is there and lets one in");
+    assert_eq!(inside.query("SELECT 42").unwrap(), [[Some("42".to_owned())]]);
 }
