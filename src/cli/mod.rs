@@ -2,9 +2,12 @@
 
 pub mod archive;
 pub mod backup;
+pub mod window;
 pub mod find;
+pub mod list;
 pub mod restore;
 pub mod demo;
+pub mod table;
 pub mod errand;
 pub mod failure;
 pub mod log;
@@ -42,8 +45,12 @@ enum Command {
     Prefetch(archive::Prefetch),
     #[command(after_help = exit::BACKUP_STATUS)]
     Backup(backup::Backup),
+    #[command(after_help = exit::WINDOW_STATUS)]
+    Window(window::Window),
     #[command(after_help = exit::FIND_STATUS)]
     Find(find::Find),
+    #[command(after_help = exit::LIST_STATUS)]
+    List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
     #[command(after_help = exit::DEMO_STATUS)]
@@ -90,7 +97,9 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Fetch(fetch) => fetch.run(app),
         Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
+        Command::Window(window) => window.run(app),
         Command::Find(find) => find.run(app),
+        Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),
     }

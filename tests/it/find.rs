@@ -1,14 +1,14 @@
 //! `find` on real PostgreSQL: what happened in a busy cluster is named, what only looks like it is
 //! not, and the printed lines bring it back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use walden::host::privileges;
 use walden::postgres::MajorVersion;
 
-use crate::harness::{Cluster, Load, Pgbench, Scratch, program};
+use crate::harness::{Cluster, Load, Pgbench, Scratch, program, reference};
 
 /// A cluster with a backup of many kinds of relations, busy since.
 struct Site {
@@ -17,8 +17,7 @@ struct Site {
     cluster: Cluster,
     /// After the backup.
     since: String,
-    // Kept for its lifetime.
-    _repository: Scratch,
+    repository: Scratch,
 }
 
 const RELATIONS: &str = "\
@@ -80,7 +79,7 @@ impl Site {
         cluster.walden().arg("backup").run().succeeds();
         let now = "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         let since = cluster.value(now);
-        Site { load: Some(load), cluster, since, _repository: repository }
+        Site { load: Some(load), cluster, since, repository }
     }
 
     /// In one transaction; its id.
@@ -89,9 +88,19 @@ impl Site {
     }
 
     fn find(&self, words: &[&str]) -> Value {
-        let find = self.cluster.walden().arg("find").args(["--since", &self.since, "--json"]);
+        self.find_since(&self.since, words)
+    }
+
+    fn find_since(&self, since: &str, words: &[&str]) -> Value {
+        let find = self.cluster.walden().arg("find").args(["--since", since, "--json"]);
         let output = find.args(words).run().succeeds();
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{output}"))
+    }
+
+    /// Of a segment.
+    fn object_of(&self, name: &str) -> PathBuf {
+        let home = self.repository.path().join("main").join(self.cluster.system_identifier());
+        home.join(reference::place_of(name))
     }
 
     /// The line as a person would paste it into a shell, with a directory for `<dir>`.
@@ -232,4 +241,111 @@ fn the_printed_lines_bring_back_every_row_and_keep_what_others_committed() {
     assert_eq!(restored.value("SELECT count(*) FROM witness"), "3");
     let mut inside = restored.session("doomed").expect("the database is there and lets one in");
     assert_eq!(inside.query("SELECT 42").unwrap(), [[Some("42".to_owned())]]);
+}
+
+/// Names that no backup saved are in the WAL where the tables were made.
+#[test]
+fn tables_made_and_lost_since_the_backup_are_named_from_the_wal() {
+    for major in [MajorVersion(16), MajorVersion(18)] {
+        let mut site = Site::start(major);
+        site.load = None;
+        site.cluster.sql("CREATE SCHEMA made");
+        site.cluster.sql(
+            "CREATE TABLE late (id serial PRIMARY KEY, what text UNIQUE); \
+             INSERT INTO late (what) SELECT n FROM generate_series(1, 1500) n",
+        );
+        site.cluster.sql("CREATE TABLE made.later (n int); INSERT INTO made.later VALUES (1)");
+        site.cluster.sql("CREATE INDEX late_index ON late (what)");
+        site.cluster.sql("CHECKPOINT; SELECT pg_switch_wal()");
+        site.cluster.sql("CREATE TABLE in_an_image (n int)");
+        site.cluster.sql("REINDEX INDEX late_index");
+        site.cluster.sql("REINDEX TABLE late");
+        site.cluster.sql("VACUUM FULL late");
+        let truncate = site.xid_of("TRUNCATE late");
+        let later = site.xid_of("DELETE FROM late; DROP TABLE made.later");
+        let image = site.xid_of("DROP TABLE in_an_image");
+        site.cluster.archive_everything();
+        // Without the server: it knows what is still there.
+        let found = site.find(&["--dbname", "host=/nowhere"]);
+        let told = lines(&found);
+        let truncated = format!("truncate postgres.public.late {truncate}");
+        let image = format!("drop postgres.public.in_an_image {image}");
+        assert_eq!((&told[0], &told[2], told.len()), (&truncated, &image, 3), "{found:#}");
+        assert!(told[1].starts_with("drop postgres.\"schema "), "{found:#}");
+        assert!(told[1].ends_with(&format!(".later {later}")), "{found:#}");
+    }
+}
+
+#[test]
+fn a_search_is_narrowed_by_name_kind_time_and_transaction() {
+    let mut site = Site::start(MajorVersion(17));
+    site.load = None;
+    let drop = site.xid_of("DROP TABLE lines");
+    site.cluster.sql("SELECT pg_create_restore_point('between')");
+    let plain = site.xid_of("INSERT INTO witness VALUES ('plain')");
+    let inner = site.cluster.value(
+        "BEGIN; SAVEPOINT s; INSERT INTO witness VALUES ('inner'); \
+         SELECT xmin FROM witness WHERE what = 'inner'; RELEASE s; COMMIT",
+    );
+    let undone = site.cluster.value("BEGIN; SELECT pg_current_xact_id(); ROLLBACK");
+    let truncate = site.xid_of("TRUNCATE visits");
+    let time = site.cluster.value("SELECT to_char(now(), 'YYYY-MM-DD HH24:MI:SS.USOF')");
+    site.cluster.archive_everything();
+    let drop = format!("drop postgres.public.lines {drop}");
+    let truncate = format!("truncate postgres.public.visits {truncate}");
+    let told = |words: &[&str]| lines(&site.find(words));
+    assert_eq!(told(&["--dropped"]), [drop.as_str()]);
+    assert_eq!(told(&["--restore-points"]), ["restore_point between"]);
+    assert_eq!(told(&["public.v*", "postgres.public.none"]), [truncate.as_str()]);
+    assert!(told(&["--deleted"]).is_empty());
+    assert!(told(&["--until", &site.since]).is_empty());
+    assert!(lines(&site.find_since(&time, &[])).iter().all(|line| *line == truncate));
+    assert_eq!(told(&["--xid", &plain]), [format!("commit {plain}")]);
+    assert_eq!(told(&["--xid", &inner]).len(), 1);
+    assert!(told(&["--xid", "3"]).is_empty());
+    let around = told(&["--around", &time, "--within", "1h"]);
+    assert!(around.contains(&drop) && around.contains(&format!("commit {plain}")), "{around:?}");
+    assert!(!around.contains(&format!("abort {undone}")), "it wrote nothing: {around:?}");
+
+    let nothing = site.cluster.walden().args(["find", "--since", "now"]).run().succeeds();
+    nothing.stdout_has("nothing found between ").stdout_has(" segments of timeline 1");
+    let refused = site.cluster.walden().args(["find", "--timeline", "7"]).run();
+    refused.exits(4).stderr_has("00000007.history is not in the repository");
+    let vague = site.cluster.walden().args(["find", "--since", "2026-11-21 10:00"]).run();
+    vague.exits(4).stderr_has("--since '2026-11-21T10:00:00Z'");
+}
+
+/// More than a digest holds, and the end of the transaction in another segment than the beginning.
+#[test]
+fn what_is_too_much_for_a_digest_is_read_and_a_gap_is_told() {
+    let mut site = Site::start(MajorVersion(17));
+    site.load = None;
+    site.cluster.sql(
+        "DO $$ BEGIN FOR n IN 1..400 LOOP \
+         EXECUTE format('CREATE TABLE shop.many%s (n int PRIMARY KEY, t text)', n); \
+         END LOOP; END $$",
+    );
+    site.cluster.walden().arg("backup").run().succeeds();
+    let since = site.cluster.value("SELECT to_char(now(), 'YYYY-MM-DD HH24:MI:SS.USOF')");
+    let mut session = site.cluster.session("postgres").unwrap();
+    session.query("BEGIN; DELETE FROM visits; SELECT pg_switch_wal()").unwrap();
+    site.cluster.write_wal(3);
+    session.query("INSERT INTO witness VALUES ('late'); COMMIT").unwrap();
+    site.cluster.sql("DROP TABLE orders CASCADE");
+    let lost = site.cluster.write_wal(2);
+    site.cluster.sql("DROP SCHEMA shop CASCADE");
+    site.cluster.archive_everything();
+    let told = lines(&site.find_since(&since, &["--dropped", "--deleted"]));
+    let of_schema = told.iter().filter(|line| line.starts_with("drop postgres.shop."));
+    assert_eq!(of_schema.count(), 402, "{told:?}");
+    assert!(told[0].starts_with("delete postgres.public.visits 2500 "), "{told:?}");
+    assert_eq!(told.len(), 402 + 3, "{told:?}");
+
+    let object = site.object_of(&lost[1]);
+    std::fs::remove_file(object).unwrap();
+    let find = site.cluster.walden().args(["find", "--since", &since]);
+    find.run()
+        .succeeds()
+        .stdout_has("note: 1 segments are missing before ")
+        .stdout_has("shop.many400");
 }

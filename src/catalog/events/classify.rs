@@ -37,6 +37,8 @@ pub struct Deed {
     pub file: Option<RelationFile>,
     /// Deleted.
     pub rows: Option<u64>,
+    /// It may be an index that was built anew: only the WAL itself can tell.
+    pub may_be_index: bool,
     /// A sentence for who reads it.
     pub note: Option<String>,
 }
@@ -111,6 +113,7 @@ impl<'a> Scene<'a> {
             oid: Some(database),
             file: None,
             rows: None,
+            may_be_index: false,
             note: None,
         };
         databases.into_iter().map(deed).collect()
@@ -145,6 +148,7 @@ impl<'a> Scene<'a> {
                     relation,
                     file: Some(file),
                     rows: Some(rows.rows),
+                    may_be_index: false,
                     note: None,
                 });
             }

@@ -104,12 +104,13 @@ impl Transactions {
         unended
     }
 
-    /// Whether more is known of it than what everybody does: what its end may make an event.
+    /// Whether its end, wherever it is, makes an event. The end of one that removes files is in a
+    /// digest always.
     pub fn is_of_interest(&self, xid: u32, rows_min: u64) -> bool {
         self.open.get(&xid).is_some_and(|open| {
             let did = &open.did;
             let rows = did.deleted.values().any(|rows| rows.rows >= rows_min);
-            rows || !did.truncated.is_empty() || !did.created.is_empty()
+            rows || !did.truncated.is_empty()
         })
     }
 

@@ -107,9 +107,9 @@ pub fn run(repository: &Repository, request: &Request) -> Result<Report> {
     let backups = backups(&home, &mut notes)?;
     let walk = Walk::plan(&home, &tree, request.timeline)?;
     let began: Vec<_> = backups.iter().map(|backup| (backup.id.clone(), backup.began)).collect();
-    let names = NameBook::new(&home, &began, request.server.as_ref());
+    let mut names = NameBook::new(&home, &began, request.server.as_ref());
     let mut segments = Segments::new(&home);
-    let mut found = Search::new(request, &walk, &mut segments, &names).run()?;
+    let mut found = Search::new(request, &walk, &mut segments, &mut names).run()?;
     if let Some(around) = request.around {
         let left_out = search::keep_nearest(&mut found.hits, around.time, ENDS_MAX);
         let told = format!("{left_out} more transactions ended then; the nearest are told.");

@@ -1,19 +1,26 @@
-//! Names for what the WAL numbers: from the backup before the event, from other backups, and from
-//! the server where it can be reached.
+//! Names for what the WAL numbers: from the backup before the event, from other backups, from the
+//! server where it can be reached, and of what was made since from the WAL itself.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use crate::catalog::events::{Known, Lookup};
 use crate::postgres::connection::ConnectionOptions;
-use crate::postgres::names::{Named, Names};
+use crate::postgres::names::{Identifier, Named, Names};
+use crate::postgres::wal::class_row::ClassRow;
 use crate::postgres::wal::digest::RelationFile;
 use crate::repository::{BackupId, Home};
 
 /// Maps asked for one name: they are large, and what the nearest do not know others hardly do.
 const BEFORE_MAX: usize = 3;
 const AFTER_MAX: usize = 3;
+
+/// Schemas with fixed oids (catalog/pg_namespace.dat).
+const PG_CATALOG: u32 = 11;
+const PG_TOAST: u32 = 99;
+const PUBLIC: u32 = 2200;
 
 /// Read when first asked.
 pub struct NameBook {
@@ -22,6 +29,10 @@ pub struct NameBook {
     backups: Vec<Page>,
     server: Option<ConnectionOptions>,
     of_server: OnceCell<Option<Names>>,
+    /// By database and oid.
+    of_wal: BTreeMap<(u32, u32), ClassRow>,
+    /// By database and number, the oids of relations that got them.
+    new_files: BTreeMap<(u32, u32), u32>,
     notes: RefCell<Vec<String>>,
 }
 
@@ -47,6 +58,8 @@ impl NameBook {
             backups: backups.iter().map(page).collect(),
             server: server.cloned(),
             of_server: OnceCell::new(),
+            of_wal: BTreeMap::new(),
+            new_files: BTreeMap::new(),
             notes: RefCell::default(),
         }
     }
@@ -59,6 +72,50 @@ impl NameBook {
     /// The name of a database, by the newest map that has one.
     pub fn database_name(&self, oid: u32, at: Timestamp) -> Option<String> {
         self.first(at, |names| names.database(oid).map(str::to_owned))
+    }
+
+    /// What was inserted into `pg_class`. A rewrite calls what it makes after the oid of the table
+    /// whose file it is going to be (`make_new_heap`, cluster.c).
+    pub fn learn(&mut self, rows: Vec<ClassRow>) {
+        for row in rows {
+            let rewritten = row.name.strip_prefix("pg_temp_").and_then(|oid| oid.parse().ok());
+            match rewritten {
+                Some(oid) => self.now_has_file(row.database, oid, row.file_number),
+                None => {
+                    self.of_wal.insert((row.database, row.oid), row);
+                }
+            }
+        }
+    }
+
+    /// A relation has got a new file.
+    pub fn now_has_file(&mut self, database: u32, oid: u32, file_number: u32) {
+        self.new_files.insert((database, file_number), oid);
+    }
+
+    /// Of what a map knows, if any does.
+    fn made_since(&self, row: &ClassRow, at: Timestamp) -> Known {
+        let database = self.database_name(row.database, at);
+        let schema = match row.schema {
+            PUBLIC => "public".to_owned(),
+            PG_CATALOG => "pg_catalog".to_owned(),
+            PG_TOAST => "pg_toast".to_owned(),
+            // Schemas have no file: no map tells them by their oid.
+            oid => format!("schema {oid}"),
+        };
+        let quoted = [database.as_deref(), Some(&*schema), Some(&*row.name)];
+        let quoted = quoted.into_iter().flatten().map(|name| Identifier(name).to_string());
+        Known {
+            oid: row.oid,
+            full_name: quoted.collect::<Vec<_>>().join("."),
+            database,
+            schema,
+            name: row.name.clone(),
+            kind: row.kind,
+            table: None,
+            is_temporary: row.is_temporary,
+            is_unlogged: row.is_unlogged,
+        }
     }
 
     /// What the first map that knows it says, nearest to `at` first.
@@ -100,11 +157,21 @@ impl NameBook {
 
 impl Lookup for NameBook {
     fn by_oid(&self, database: u32, oid: u32, at: Timestamp) -> Option<Known> {
-        self.first(at, |names| known(names, names.by_oid(database, oid)?))
+        let of_maps = self.first(at, |names| known(names, names.by_oid(database, oid)?));
+        of_maps.or_else(|| self.of_wal.get(&(database, oid)).map(|row| self.made_since(row, at)))
     }
 
     fn by_file(&self, file: RelationFile, at: Timestamp) -> Option<Known> {
-        self.first(at, |names| known(names, names.by_file(&file)?))
+        if let Some(oid) = self.new_files.get(&(file.database, file.number)) {
+            return self.by_oid(file.database, *oid, at);
+        }
+        let of_maps = self.first(at, |names| known(names, names.by_file(&file)?));
+        of_maps.or_else(|| {
+            let of_database = self.of_wal.range((file.database, 0)..=(file.database, u32::MAX));
+            let mut rows = of_database.map(|(_, row)| row);
+            let row = rows.find(|row| row.file_number == file.number);
+            row.map(|row| self.made_since(row, at))
+        })
     }
 }
 

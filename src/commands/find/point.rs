@@ -78,6 +78,9 @@ impl<'p, 'h> Points<'p, 'h> {
         event.file = deed.file.map(|file| file.to_string());
         event.rows = deed.rows;
         event.note.clone_from(&deed.note);
+        if deed.relation.as_ref().is_some_and(|known| known.is_unlogged) {
+            event.note = Some("It is unlogged: its rows are in no backup and no WAL.".to_owned());
+        }
         match deed.what {
             What::DropDatabase => {
                 event.kind = Some("database");
@@ -85,7 +88,7 @@ impl<'p, 'h> Points<'p, 'h> {
                 event.restore = self.restore_line(event.restore_lsn);
                 event.restore_gives_up = self.commits_between(event.restore_lsn, commit_lsn)?;
                 event.note = Some(
-                    "the files of a database go before its commit, so recovery has to stop before \
+                    "The files of a database go before its commit, so recovery has to stop before \
                      all of it."
                         .to_owned(),
                 );

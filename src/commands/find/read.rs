@@ -1,16 +1,21 @@
 //! Segments read from the repository, for what their digests leave open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::error::{Context as _, ErrorKind, Result};
-use crate::postgres::wal::digest::{Digest, Ending};
+use crate::postgres::wal::class_row::{ClassRow, class_row};
+use crate::postgres::wal::digest::{Digest, Ending, RelationFile};
+use crate::postgres::wal::record::ResourceManager;
 use crate::postgres::wal::{self, Digester, Reader, Record};
 use crate::postgres::{SegmentName, WalFileName};
 use crate::repository::Home;
 
 /// Of the ends of transactions, which may be hundreds of thousands in a segment.
 const KEPT_MAX: usize = 32;
+
+/// Its file, until it is rewritten.
+const PG_CLASS: u32 = 1259;
 
 /// Reads segments, and remembers how transactions ended in those read last.
 pub struct Segments<'h> {
@@ -43,6 +48,35 @@ impl<'h> Segments<'h> {
         let is_there = self.pieces(name, |piece| reader.write(piece, &mut visit))?;
         reader.finish();
         Ok(is_there)
+    }
+
+    /// What the relations are called that were made in the segment.
+    pub fn class_rows(&mut self, name: SegmentName) -> Result<Vec<ClassRow>> {
+        let mut rows = Vec::new();
+        self.visit(name, |record| rows.extend(class_row(record, PG_CLASS)))?;
+        Ok(rows)
+    }
+
+    /// Whether any of the files, made by one of the transactions, is not an index: of an index the
+    /// first page is logged as soon as it is made.
+    pub fn has_heap_among(
+        &mut self,
+        names: &[SegmentName],
+        xids: &[u32],
+        files: &[RelationFile],
+    ) -> Result<bool> {
+        let mut indexes = HashSet::new();
+        for name in names {
+            self.visit(*name, |record| {
+                let manager = record.header.resource_manager;
+                let is_of_heap = [ResourceManager::HEAP, ResourceManager::HEAP2].contains(&manager);
+                if !is_of_heap && xids.contains(&record.header.xid) {
+                    let file = record.parts().ok().and_then(|parts| parts.first_file);
+                    indexes.extend(file.filter(|file| files.contains(file)));
+                }
+            })?;
+        }
+        Ok(files.iter().any(|file| !indexes.contains(file)))
     }
 
     /// Every end of a transaction that lies whole in the segment, in the order of the WAL.

@@ -1,10 +1,10 @@
 //! Along the segments: transactions put together, what they did, and which of it was asked for.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::events::{self, Deed, Transaction, Transactions, Unended};
+use crate::catalog::events::{self, Deed, Lookup as _, Transaction, Transactions, Unended};
 use crate::commands::find::names::NameBook;
 use crate::commands::find::read::Segments;
 use crate::commands::find::report::Searched;
@@ -59,7 +59,7 @@ pub struct Search<'s, 'h> {
     request: &'s Request,
     walk: &'s Walk<'h>,
     segments: &'s mut Segments<'h>,
-    names: &'s NameBook,
+    names: &'s mut NameBook,
     transactions: Transactions,
     /// The segment before, with a record that goes on in this one.
     before: Option<(SegmentName, Fragment)>,
@@ -67,6 +67,10 @@ pub struct Search<'s, 'h> {
     /// the one that is.
     to_read: Vec<(u32, SegmentName)>,
     unread_of_unknown_version: usize,
+    /// By database and number, files and where they were made.
+    made: HashMap<(u32, u32), SegmentName>,
+    /// Segments of which all names are known.
+    learned: HashSet<SegmentName>,
     /// Where transactions ended that are told of.
     told: HashSet<Lsn>,
     found: Found,
@@ -77,7 +81,7 @@ impl<'s, 'h> Search<'s, 'h> {
         request: &'s Request,
         walk: &'s Walk<'h>,
         segments: &'s mut Segments<'h>,
-        names: &'s NameBook,
+        names: &'s mut NameBook,
     ) -> Self {
         Search {
             request,
@@ -88,6 +92,8 @@ impl<'s, 'h> Search<'s, 'h> {
             before: None,
             to_read: Vec::new(),
             unread_of_unknown_version: 0,
+            made: HashMap::new(),
+            learned: HashSet::new(),
             told: HashSet::new(),
             found: Found::default(),
         }
@@ -135,8 +141,9 @@ impl<'s, 'h> Search<'s, 'h> {
         if let Some((before, begun)) = self.before.take() {
             self.end_across(before, &begun, stretch, digest)?;
         }
+        self.note_made(name, digest);
         for transaction in self.transactions.take(name, digest, stretch.fork) {
-            self.tell(&transaction);
+            self.tell(&transaction)?;
         }
         let is_ours = |lsn: Lsn| stretch.fork.is_none_or(|fork| lsn < fork);
         for point in digest.restore_points.iter().filter(|point| is_ours(point.lsn)) {
@@ -227,36 +234,100 @@ impl<'s, 'h> Search<'s, 'h> {
         };
         if let Some(ending) = ending {
             self.found.straddling.extend(ending.is_commit.then_some(ending.at.lsn));
-            self.end_one(before, &ending);
+            self.end_one(before, &ending)?;
         }
         Ok(())
     }
 
-    fn end_one(&mut self, segment: SegmentName, ending: &Ending) {
+    fn end_one(&mut self, segment: SegmentName, ending: &Ending) -> Result<()> {
         if let Some(transaction) = self.transactions.end(segment, ending) {
-            self.tell(&transaction);
+            self.tell(&transaction)?;
         }
         self.tell_end(ending);
+        Ok(())
     }
 
-    fn tell(&mut self, transaction: &Transaction) {
+    fn tell(&mut self, transaction: &Transaction) -> Result<()> {
         let (request, at) = (self.request, transaction.end);
         if !request.is_in_time(at.time) || !is_wanted_xid(request.xid, at, transaction) {
-            return;
+            return Ok(());
         }
+        self.learn_names(transaction)?;
         let by = By {
             at,
             first_lsn: transaction.did.first_lsn,
             first_lock: transaction.did.locks.first().map(|lock| lock.lsn),
         };
-        let names = self.names;
-        for deed in events::deeds(transaction, names, request.rows_min) {
-            if request.kinds.want(deed.what) && self.is_named(&deed, at.time) {
+        for deed in events::deeds(transaction, self.names, request.rows_min) {
+            let is_wanted = request.kinds.want(deed.what) && self.is_named(&deed, at.time);
+            if is_wanted && (!deed.may_be_index || self.emptied_a_table(transaction)?) {
                 let what = HitKind::Deed { deed: Box::new(deed), by: Box::new(by.clone()) };
                 self.told.insert(at.lsn);
                 self.found.hits.push(Hit { lsn: at.lsn, what });
             }
         }
+        Ok(())
+    }
+
+    /// Where files were made: the names of their relations are in the WAL there.
+    fn note_made(&mut self, name: SegmentName, digest: &Digest) {
+        for file in digest.activities.iter().flat_map(|activity| &activity.created) {
+            self.made.insert((file.database, file.number), name);
+        }
+    }
+
+    /// Of relations that no map knows, as far as they were made in this WAL.
+    fn learn_names(&mut self, transaction: &Transaction) -> Result<()> {
+        let time = transaction.end.time;
+        let removes = !transaction.dropped.is_empty();
+        let stats = transaction.dropped_stats.iter();
+        let oids = stats.filter_map(|it| Some((it.database, u32::try_from(it.oid).ok()?)));
+        let locks = transaction.did.locks.iter().map(|lock| (lock.database, lock.relation));
+        let oids = oids.chain(locks).filter(|_| removes);
+        let deleted = transaction.did.deleted.values();
+        let deleted = deleted.filter(|rows| rows.rows >= self.request.rows_min);
+        let files = deleted.map(|rows| rows.file).chain(transaction.dropped.iter().copied());
+        let mut unknown: BTreeSet<(u32, u32)> = oids
+            .filter(|(database, oid)| self.names.by_oid(*database, *oid, time).is_none())
+            .collect();
+        unknown.extend(
+            files
+                .filter(|file| self.names.by_file(*file, time).is_none())
+                .map(|file| (file.database, file.number)),
+        );
+        // Made by itself: what a rewrite leaves behind.
+        let own = |file: &(u32, u32)| {
+            transaction.did.created.iter().any(|it| (it.database, it.number) == *file)
+        };
+        let made = unknown.iter().filter(|it| !own(it)).filter_map(|it| self.made.get(it));
+        let segments: BTreeSet<SegmentName> = made.copied().collect();
+        for name in segments {
+            // The row may come in the next: it is written after the file was made.
+            let next = self.walk.after(name).next();
+            for name in std::iter::once(name).chain(next) {
+                if self.learned.insert(name) {
+                    let rows = self.segments.class_rows(name)?;
+                    self.names.learn(rows);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a transaction that gave relations new files that nobody knows: whether one of them is a
+    /// table's. If it takes too much reading, it is taken for one.
+    fn emptied_a_table(&mut self, transaction: &Transaction) -> Result<bool> {
+        let first = transaction.did.first_lsn.unwrap_or(transaction.end.lsn);
+        let Some(first) = self.walk.segment_at(first) else { return Ok(true) };
+        let after = self.walk.after(first).take_while(|name| *name <= transaction.segment);
+        let names: Vec<SegmentName> =
+            std::iter::once(first).chain(after).take(READ_ON_MAX + 1).collect();
+        if names.len() > READ_ON_MAX {
+            return Ok(true);
+        }
+        let xids: Vec<u32> =
+            transaction.subtransactions.iter().copied().chain([transaction.end.xid]).collect();
+        self.segments.has_heap_among(&names, &xids, &transaction.did.created)
     }
 
     fn tell_restore_point(&mut self, point: &RestorePoint) {
@@ -320,7 +391,7 @@ impl<'s, 'h> Search<'s, 'h> {
                 let ends = self.segments.ends(name)?;
                 let of_it = |end: &&Ending| end.at.xid == xid || end.subtransactions.contains(&xid);
                 if let Some(ending) = ends.iter().find(of_it).cloned() {
-                    self.end_one(name, &ending);
+                    self.end_one(name, &ending)?;
                     is_found = true;
                     break;
                 }

@@ -58,9 +58,11 @@ impl Limits {
 /// Transactions seen lately, by the lower bits of their id.
 const SEEN: usize = 1024;
 /// Ids are handed out in order. One that comes up after others this much above it was at work
-/// before the segment, as may be the first few that come up at all.
+/// before the segment, as may be any of the first that come up.
 const LATE: u32 = 64;
 const EARLY: u32 = 16;
+/// The first of those are likely to.
+const FIRST: u32 = 4;
 
 #[derive(Debug)]
 pub struct Activities {
@@ -82,6 +84,8 @@ struct Seen {
     xid: u32,
     /// It may have been at work before this segment.
     is_early: bool,
+    /// So likely that its end is told even if it did nothing of interest here.
+    is_old: bool,
     first: Lsn,
 }
 
@@ -126,12 +130,13 @@ impl Activities {
 
     #[cold]
     fn see_first(&mut self, xid: u32, lsn: Lsn) {
-        let is_early = self.count < EARLY || precedes(xid, self.highest.wrapping_sub(LATE));
+        let is_late = self.count > 0 && precedes(xid, self.highest.wrapping_sub(LATE));
+        let (is_early, is_old) = (is_late || self.count < EARLY, is_late || self.count < FIRST);
         if self.count == 0 || precedes(self.highest, xid) {
             self.highest = xid;
         }
         self.count = self.count.saturating_add(1);
-        self.seen[slot(xid)] = Seen { xid, is_early, first: lsn };
+        self.seen[slot(xid)] = Seen { xid, is_early, is_old, first: lsn };
     }
 
     pub fn lock(&mut self, xid: u32, lock: Lock) {
@@ -194,8 +199,8 @@ impl Activities {
     pub fn end(&mut self, end: &TransactionRecord<'_>) {
         let rows_min = self.limits.rows_min;
         let seen = self.seen[slot(end.xid)];
-        // Nothing else of it was seen here, or it may have been at work before: others wait for it.
-        let may_be_early = seen.xid != end.xid || seen.first == end.lsn || seen.is_early;
+        // Of one of which nothing else was seen here the rest was before.
+        let is_old = seen.xid != end.xid || seen.is_old || seen.first == end.lsn;
         let removes_files = end.files().len() > 0 || end.stats().any(|it| it.kind == OF_DATABASE);
         let mut has_activity = false;
         let mut active_subtransactions = Vec::new();
@@ -218,7 +223,7 @@ impl Activities {
             }
         }
         let drops = end.is_commit && end.drops();
-        if drops || has_activity || may_be_early {
+        if drops || has_activity || is_old {
             self.keep_ending(end, active_subtransactions);
         }
     }
@@ -355,10 +360,9 @@ fn rows(activity: &Activity) -> u64 {
 }
 
 /// Nothing was dropped, emptied or rewritten by who removed no file: CREATE, LOCK, temporary tables
-/// and the like, which are common.
+/// and the like, which are common. What was made stays: its name is in the WAL here.
 fn forget_schema(activity: &mut Activity) {
     activity.locks.clear();
-    activity.created.clear();
     activity.truncated.clear();
     activity.dropped_databases.clear();
     activity.deleted.retain(|it| !is_catalog(&it.file) || it.file.number == LARGE_OBJECTS);

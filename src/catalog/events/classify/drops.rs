@@ -23,7 +23,7 @@ impl Scene<'_> {
             }
         }
         deeds.extend(self.nameless_drops().into_iter().map(|gone| {
-            let note = "no backup knows its name; it was made after the last one that could";
+            let note = "No map of names knows it: it was made after the last backup before.";
             self.drop_of(gone, Some(note.to_owned()))
         }));
         deeds
@@ -39,6 +39,7 @@ impl Scene<'_> {
             oid: Some(gone.oid),
             file,
             rows: None,
+            may_be_index: false,
             note,
         }
     }

@@ -109,7 +109,7 @@ impl Scene<'_> {
         let tables: Vec<_> = locked.iter().filter(|(_, known)| is_table(known)).collect();
         if !tables.is_empty() {
             let is_sure = tables.len() == 1 || strangers.len() >= locked.len();
-            let note = "it or another table that was locked in this transaction";
+            let note = "It, or another table that was locked in the same transaction.";
             let note = (!is_sure).then(|| note.to_owned());
             let deed = |(lock, known): &&(&Lock, Option<Known>)| Deed {
                 note: note.clone(),
@@ -120,9 +120,9 @@ impl Scene<'_> {
         // Known, and no table among them: indexes built anew.
         let stranger = locked.iter().find(|(_, known)| known.is_none());
         let Some((lock, _)) = stranger else { return Vec::new() };
-        let note = "no backup knows its name; it may be an index that was built anew";
+        let note = "No map of names knows it.".to_owned();
         let deed = truncate(first.database, Some(lock.relation), None, Some(*first));
-        vec![Deed { note: Some(note.to_owned()), ..deed }]
+        vec![Deed { may_be_index: true, note: Some(note), ..deed }]
     }
 
     /// Whether a locked relation is one whose file was dropped under a name we know.
@@ -141,5 +141,6 @@ fn truncate(
     relation: Option<Known>,
     file: Option<RelationFile>,
 ) -> Deed {
-    Deed { what: What::Truncate, database, relation, oid, file, rows: None, note: None }
+    let (what, may_be_index) = (What::Truncate, false);
+    Deed { what, database, relation, oid, file, rows: None, may_be_index, note: None }
 }
