@@ -78,6 +78,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `find`: what happened, told from what only looks like it.
+mod find;
+
 /// The story a newcomer sees.
 mod demo;
 
