@@ -75,6 +75,15 @@ Exit status:
    0  told, also where nothing can be recovered
    2  usage or configuration
    4  refused: nothing is archived there, or it is not clear which cluster is meant
+   20  store unreachable or not the right place   21  not allowed   22  throttled
+   30  what was read does not match its checksum
+   70  bug in walden";
+
+pub const LIST_STATUS: &str = "\
+Exit status:
+   0  listed, also where there is no backup yet
+   2  usage or configuration
+   4  nothing is archived here under this name, or there is no such backup
   20  store unreachable or not the right place   21  not allowed   22  throttled
   30  what was read does not match its checksum
   70  bug in walden";

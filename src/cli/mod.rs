@@ -3,8 +3,10 @@
 pub mod archive;
 pub mod backup;
 pub mod window;
+pub mod list;
 pub mod restore;
 pub mod demo;
+pub mod table;
 pub mod errand;
 pub mod failure;
 pub mod log;
@@ -44,6 +46,8 @@ enum Command {
     Backup(backup::Backup),
     #[command(after_help = exit::WINDOW_STATUS)]
     Window(window::Window),
+    #[command(after_help = exit::LIST_STATUS)]
+    List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
     #[command(after_help = exit::DEMO_STATUS)]
@@ -91,6 +95,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
         Command::Window(window) => window.run(app),
+        Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),
     }

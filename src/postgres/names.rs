@@ -61,7 +61,8 @@ pub struct Named<'n> {
     pub is_temporary: bool,
     /// Its rows are not in the WAL: no recovery brings them back.
     pub is_unlogged: bool,
-    /// The oid of the relation an index or a TOAST table belongs to; `Names::table_of` follows it.
+    /// The oid of what an index or a TOAST table belongs to, or of the table whose column owns a
+    /// sequence; `Names::table_of` follows it.
     pub parent: Option<u32>,
     /// As the planner thought; `None` where it never looked.
     pub rows: Option<u64>,
@@ -86,7 +87,8 @@ impl Names {
         self.find(oid).filter(|_| oid != SHARED).map(|database| &*database.name)
     }
 
-    /// The table that an index, a TOAST table or its index belongs to; itself for everything else.
+    /// The table that an index, a TOAST table, its index or a sequence belongs to; itself for
+    /// everything else.
     pub fn table_of<'n>(&'n self, named: Named<'n>) -> Named<'n> {
         let mut table = named;
         // Index to TOAST table to table: what goes on longer is no catalog of PostgreSQL's.

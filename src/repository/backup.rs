@@ -1,13 +1,14 @@
 //! Base backups in the repository: packs first, the manifest last; its presence is the backup.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::codec::{self, Compression, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::parallel::ask_each;
-use crate::repository::{Home, Manifest, unopened};
-use crate::storage::{Body, Key};
+use crate::repository::{Home, Manifest, layout, unopened};
+use crate::storage::{Body, Key, ObjectInfo};
 
 /// When the backup began, to the second in UTC, and four random digits: `20261121T101530Z-7F3A`.
 /// Sorts by time.
@@ -23,6 +24,11 @@ impl BackupId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// When the backup began, in digits.
+    pub(super) fn second(&self) -> &str {
+        self.0.split('-').next().unwrap_or_default()
     }
 }
 
@@ -131,6 +137,19 @@ impl Home {
             }
         }
         Ok(whole)
+    }
+
+    /// The packs of a backup that the store lists, with how many bytes each has there.
+    pub fn packs(&self, id: &BackupId) -> Result<BTreeMap<u32, u64>> {
+        let objects = self.storage.list(Some(&self.backup_key(id)))?.objects;
+        let pack = |object: &ObjectInfo| Some((layout::pack_of(&object.key)?, object.size));
+        Ok(objects.iter().filter_map(pack).collect())
+    }
+
+    /// The backups that somebody wants kept, whatever becomes too old.
+    pub fn held(&self) -> Result<BTreeSet<BackupId>> {
+        let objects = self.storage.list(Some(&self.holds_key()))?.objects;
+        Ok(objects.iter().filter_map(|object| layout::held_by(&object.key)).collect())
     }
 
     /// What the store lists under the name of a backup, oldest first: some may have no manifest.

@@ -53,6 +53,11 @@ impl BackupFacts {
         wal_needed(self.timeline, self.start_lsn..self.end_lsn, self.wal_segment_size)
     }
 
+    /// Of those that replay needs.
+    pub fn first_and_last_wal(&self) -> (SegmentName, SegmentName) {
+        first_and_last(self.timeline, self.start_lsn..self.end_lsn, self.wal_segment_size)
+    }
+
     fn check(&self) -> std::result::Result<(), &'static str> {
         if self.walden > 1 {
             return Err("its summary has a format newer than this walden knows");
@@ -73,12 +78,20 @@ pub(super) fn wal_needed(
     replayed: Range<Lsn>,
     segment_size: u32,
 ) -> impl Iterator<Item = SegmentName> + use<> {
-    // `end` is where the next record would begin: the byte before it is the last one needed.
-    let end = Lsn(replayed.end.0.saturating_sub(1));
-    let last = SegmentName::containing(timeline, end, segment_size);
-    let first = SegmentName::containing(timeline, replayed.start, segment_size);
+    let (first, last) = first_and_last(timeline, replayed, segment_size);
     std::iter::successors(Some(first), move |segment| Some(segment.next(segment_size)))
         .take_while(move |segment| *segment <= last)
+}
+
+fn first_and_last(
+    timeline: TimelineId,
+    replayed: Range<Lsn>,
+    segment_size: u32,
+) -> (SegmentName, SegmentName) {
+    // `end` is where the next record would begin: the byte before it is the last one needed.
+    let last = Lsn(replayed.end.0.saturating_sub(1)).max(replayed.start);
+    let containing = |lsn| SegmentName::containing(timeline, lsn, segment_size);
+    (containing(replayed.start), containing(last))
 }
 
 impl Home {
@@ -110,6 +123,10 @@ impl Home {
                 Err(_) => return facts.map(|_| all),
             }
         }
+        // Ids tell the time to the second only.
+        let second = |id: &BackupId| id.second().to_owned();
+        let began = |facts: &Result<BackupFacts>| facts.as_ref().ok().map(|facts| facts.began);
+        all.sort_by_cached_key(|(id, facts)| (second(id), began(facts)));
         Ok(all)
     }
 

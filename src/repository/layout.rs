@@ -62,6 +62,16 @@ impl Home {
         self.key(&format!("backup/{id}/{MANIFEST}"))
     }
 
+    /// The folder of what belongs to one backup.
+    pub fn backup_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}"))
+    }
+
+    /// The folder of the backups that must not be removed.
+    pub fn holds_key(&self) -> Key {
+        self.key("hold")
+    }
+
     pub fn names_key(&self, id: &BackupId) -> Key {
         self.key(&format!("backup/{id}/names.json.zst"))
     }
@@ -78,6 +88,18 @@ impl Home {
 /// `data-00000.tar.zst`; the digits grow past 99,999 packs (3 TiB).
 pub fn pack_name(number: u32) -> String {
     format!("data-{number:05}.tar.zst")
+}
+
+/// The number of a pack, by what `pack_name` called it.
+pub fn pack_of(key: &Key) -> Option<u32> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    file.strip_prefix("data-")?.strip_suffix(".tar.zst")?.parse().ok()
+}
+
+/// The backup whose hold is `<id>.json`.
+pub fn held_by(key: &Key) -> Option<BackupId> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    file.strip_suffix(".json")?.parse().ok()
 }
 
 /// The segment whose object is `<segment>.zst`.

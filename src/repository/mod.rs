@@ -55,6 +55,16 @@ impl Repository {
         Home { storage, cluster, system_identifier }
     }
 
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The names that clusters have here; none where we may not ask.
+    pub fn cluster_names(&self) -> Vec<ClusterName> {
+        let folders = self.storage.list(None).map(|listing| listing.folders).unwrap_or_default();
+        folders.into_iter().filter_map(|folder| ClusterName::new(folder).ok()).collect()
+    }
+
     /// The clusters that archive here under this name, as the store lists them; `pg_upgrade` adds
     /// one.
     pub fn homes(&self) -> Result<Vec<Home>> {

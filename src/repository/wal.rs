@@ -6,6 +6,7 @@ use crate::codec::{self, Header, Origin};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::object::{ObjectReader, read_body};
+use crate::repository::parallel::ask_all;
 use crate::repository::{Home, layout, unopened};
 use crate::storage::Body;
 
@@ -91,6 +92,17 @@ impl Home {
             }
         }
         Ok(archived)
+    }
+
+    /// The segments that the store lists in these log files (4 GiB of WAL each).
+    pub fn archived_in(&self, logs: &BTreeSet<(TimelineId, u32)>) -> Result<BTreeSet<SegmentName>> {
+        let logs: Vec<_> = logs.iter().copied().collect();
+        let ask = |(timeline, log): &(TimelineId, u32)| {
+            self.storage.list(Some(&self.log_key(*timeline, *log)))
+        };
+        let listings = ask_all(&logs, ask)?;
+        let objects = listings.iter().flat_map(|listing| &listing.objects);
+        Ok(objects.filter_map(|object| layout::segment_of(&object.key)).collect())
     }
 
     /// The timelines whose history files the store lists; timeline 1 has none.

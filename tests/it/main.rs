@@ -15,6 +15,9 @@ mod house;
 /// What holds for any bytes.
 mod properties;
 
+/// Every record of real WAL, as PostgreSQL itself reads it.
+mod wal_reader;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
@@ -50,6 +53,9 @@ mod backup;
 
 /// What things are called, saved with a backup.
 mod names;
+
+/// `list`: what backups there are, and which can be used.
+mod list;
 
 /// The whole story, on every version.
 mod story;

@@ -58,7 +58,8 @@ fn relations_of(cluster: &Cluster, database: &str) -> Rows {
             coalesce(nullif(c.reltablespace, 0), d.dattablespace), d.oid, \
             c.relpersistence, \
             coalesce(i.indrelid, (SELECT t.oid FROM pg_class t WHERE t.reltoastrelid = c.oid \
-                AND c.relkind = 't'), 0) \
+                AND c.relkind = 't'), (SELECT d.refobjid FROM pg_depend d WHERE c.relkind = 'S' \
+                AND d.objid = c.oid AND d.refobjsubid > 0), 0) \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
             LEFT JOIN pg_index i ON i.indexrelid = c.oid, pg_database d \
         WHERE d.datname = current_database() ORDER BY c.oid";
@@ -117,6 +118,8 @@ const RELATIONS: &str = r#"
     CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one;
     CREATE UNLOGGED TABLE quick (n int);
     CREATE TYPE pair AS (a int, b int);
+    CREATE TABLE numbered (n int GENERATED ALWAYS AS IDENTITY);
+    CREATE SEQUENCE alone;
     INSERT INTO moved SELECT generate_series(1, 1000);
     ANALYZE moved;
     TRUNCATE parted_1"#;

@@ -157,17 +157,21 @@ fn read_page(
         "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relisshared, \
             CASE WHEN c.relfilenode = 0 AND c.relkind IN ('r', 'i', 't', 'S', 'm') \
                 THEN pg_relation_filenode(c.oid) ELSE c.relfilenode END, \
-            c.reltablespace, c.reltoastrelid, i.indrelid, c.reltuples \
+            c.reltablespace, c.reltoastrelid, \
+            CASE c.relkind WHEN 'S' THEN (SELECT d.refobjid FROM pg_depend d \
+                WHERE d.classid = 1259 AND d.objid = c.oid AND d.objsubid = 0 \
+                    AND d.refclassid = 1259 AND d.deptype IN ('a', 'i') LIMIT 1) \
+                ELSE i.indrelid END, c.reltuples \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
             LEFT JOIN pg_index i ON i.indexrelid = c.oid \
         WHERE c.oid > {last}::oid ORDER BY c.oid LIMIT {PAGE}"
     ))?;
     let (count, mut next) = (rows.len(), last);
     for columns in rows {
-        let [oid, schema, name, kind, persistence, is_shared, number_, space, toast, parent, rows] =
+        let [oid, schema, name, kind, persistence, is_shared, file, space, toast, parent, rows] =
             row(Some(columns))?;
         let [oid, file, space, toast, parent] =
-            [oid, number_, space, toast, parent].map(|column| number(column));
+            [oid, file, space, toast, parent].map(|column| number(column));
         let (oid, toast) = (oid?, toast?);
         let builder = if is_shared.as_deref() == Some("t") { &mut *shared } else { &mut *own };
         let space = space?;

@@ -23,7 +23,7 @@ pub struct Relation {
     pub number: u32,
     /// Where the file is; that of the database where the catalog says 0.
     pub tablespace: u32,
-    /// What an index or TOAST table belongs to.
+    /// What an index or TOAST table belongs to, or what owns a sequence.
     pub parent: u32,
     /// As in `pg_class.reltuples`: negative where nobody has looked.
     pub rows: f32,

@@ -1,0 +1,74 @@
+//! All there is to say of one backup: its manifest read whole, its packs looked for.
+
+use crate::codec::Origin;
+use crate::commands::list::Listed;
+use crate::error::{ErrorKind, Result};
+use crate::repository::manifest::Tablespace;
+use crate::repository::{Home, Manifest, NamesFacts};
+
+/// More of the same is in `wrong_packs`.
+const REASONS_MAX: usize = 3;
+
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Detail {
+    /// Who took it, and when, by that machine's clock.
+    pub origin: Origin,
+    /// In bytes.
+    pub wal_segment_size: u32,
+    pub tablespaces: Vec<Tablespace>,
+    pub packs: usize,
+    /// Packs that are not there, or with another size than the manifest says; by name.
+    pub wrong_packs: Vec<String>,
+    /// `None`: no names of tables were saved.
+    pub names: Option<NamesFacts>,
+    pub url: String,
+}
+
+/// A manifest whose header can be read may still be damaged.
+pub fn add(listed: &mut Listed, home: &Home) -> Result<()> {
+    let manifest = match home.manifest(&listed.id) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            listed.usable = false;
+            listed.reason.get_or_insert_with(|| format!("it cannot be read: {error}"));
+            return Ok(());
+        }
+        manifest => manifest?,
+    };
+    let wrong_packs = wrong_packs(&manifest, home)?;
+    if !wrong_packs.is_empty() {
+        let reasons = listed.reason.iter().chain(wrong_packs.iter().take(REASONS_MAX));
+        listed.reason = Some(reasons.map(String::as_str).collect::<Vec<_>>().join("; "));
+        listed.usable = false;
+    }
+    let names = match home.names_facts(&listed.id) {
+        // Nothing that a restore needs.
+        Err(error) if error.kind() == ErrorKind::Corrupt => None,
+        names => names?,
+    };
+    listed.detail = Some(Detail {
+        wal_segment_size: manifest.wal_segment_size,
+        tablespaces: manifest.tablespaces,
+        packs: manifest.packs.len(),
+        wrong_packs,
+        names,
+        url: format!("{}/backup/{}", home.url(), listed.id),
+        origin: manifest.origin,
+    });
+    Ok(())
+}
+
+fn wrong_packs(manifest: &Manifest, home: &Home) -> Result<Vec<String>> {
+    let there = home.packs(&manifest.id)?;
+    let numbered = (0..).zip(&manifest.packs);
+    let wrong = numbered.filter_map(|(number, pack)| {
+        let name = crate::repository::layout::pack_name(number);
+        match there.get(&number) {
+            None => Some(format!("{name} is missing")),
+            Some(stored) if *stored != pack.stored => {
+                Some(format!("{name} has {stored} bytes, not {}", pack.stored))
+            }
+            Some(_) => None,
+        }
+    });
+    Ok(wrong.collect())
+}
