@@ -90,6 +90,8 @@ fn manifest() -> Manifest {
         began: jiff::Timestamp::UNIX_EPOCH,
         ended: jiff::Timestamp::UNIX_EPOCH,
         from_standby: false,
+        time_zone: None,
+        log_time_zone: None,
         tablespaces: Vec::new(),
         pack_bytes: PACK_BYTES,
         packs: (0..packs).map(|_| Pack { size: PACK_BYTES, stored: 9_000_000 }).collect(),

@@ -6,20 +6,24 @@
 mod setup;
 mod push;
 mod push_s3;
+mod digest;
 mod drain;
 mod replay;
 mod cluster;
+mod window;
 
 use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 6] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
+        ("digest", digest::run),
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),
+        ("window", window::run),
     ];
     let wanted = knobs::only();
     for word in &wanted {

@@ -1,12 +1,12 @@
 //! The WAL that a repository holds of a cluster, segment by segment, as far as decisions need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use crate::catalog::TimelineTree;
-use crate::postgres::wal::Digest;
 use crate::postgres::wal::digest::{Ending, Fragment, RestorePoint, TransactionEnd};
+use crate::postgres::wal::{Digest, joint};
 use crate::postgres::{Lsn, SegmentName};
 
 /// What the store lists, in the order of the names: timeline by timeline.
@@ -52,6 +52,9 @@ pub struct SegmentWal {
     /// A record in it is not valid: recovery ends before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invalid: Option<Lsn>,
+    /// But nothing except zeros follows, as in the last segment of a timeline that a standby left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_zeros_follow: bool,
     /// The record that began before this segment and ends here may end a transaction, and nothing
     /// is known of it: what this says of commits holds for those after it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -68,6 +71,8 @@ pub struct WalPart {
     pub continued: BTreeMap<SegmentName, Fragment>,
     /// Of the record that begins in the segment, where the next one is not in this part.
     pub unfinished: BTreeMap<SegmentName, Fragment>,
+    /// The same where that record may end a transaction, and is too long to be kept.
+    pub unclear: BTreeSet<SegmentName>,
 }
 
 impl WalPart {
@@ -84,7 +89,7 @@ impl WalPart {
             let continued = digest.and_then(|digest| digest.continued.as_ref());
             match (follows, &mut wal) {
                 (Some((_, before)), Some(wal)) => {
-                    wal.open(before.map(|before| before.unfinished.as_ref()), continued);
+                    wal.open(before.and_then(begun), continued);
                 }
                 (None, _) => {
                     part.keep_end(before);
@@ -108,11 +113,17 @@ impl WalPart {
         self.restore_points.extend(other.restore_points);
         self.continued.extend(other.continued);
         self.unfinished.extend(other.unfinished);
+        self.unclear.extend(other.unclear);
     }
 
     fn keep_end(&mut self, last: Option<(SegmentName, Option<&Digest>)>) {
         let Some((name, Some(digest))) = last else { return };
-        self.unfinished.extend(digest.unfinished.iter().map(|begun| (name, begun.clone())));
+        match begun(digest) {
+            Some(begun) => self.unfinished.extend(begun.map(|begun| (name, begun.clone()))),
+            None => {
+                self.unclear.insert(name);
+            }
+        }
     }
 }
 
@@ -125,6 +136,7 @@ impl SegmentWal {
             last_commit: digest.last_commit,
             latest_time: digest.latest_time,
             invalid: digest.invalid.as_ref().map(|invalid| invalid.lsn),
+            only_zeros_follow: digest.invalid.as_ref().is_some_and(|it| it.only_zeros_follow),
             opens_unknown: false,
         }
     }
@@ -136,7 +148,7 @@ impl SegmentWal {
             // It ends no transaction, or there is none.
             (Some(None), _) | (None, None) => {}
             (Some(Some(begun)), Some(rest)) if are_whole(begun, rest) => {
-                if let Some(ending) = joint(begun, rest) {
+                if let Some(ending) = joint(&Some(begun.clone()), &Some(rest.clone())) {
                     self.count(&ending);
                 }
             }
@@ -177,19 +189,18 @@ impl WalPart {
     fn join(&mut self, tree: &TimelineTree, segment_size: u32) {
         let mut seams: Vec<(SegmentName, SegmentName)> = Vec::new();
         let next = |name: &SegmentName| (*name, name.next(segment_size));
-        seams.extend(self.unfinished.keys().map(next));
+        seams.extend(self.unfinished.keys().chain(&self.unclear).map(next));
         seams.extend(self.continued.keys().filter_map(|name| {
             let before = Lsn(name.start(segment_size).0.checked_sub(u64::from(segment_size))?);
             Some((SegmentName::containing(name.timeline, before, segment_size), *name))
         }));
         for timeline in tree.branches() {
-            let Some((parent, fork)) = tree.parent(timeline) else { continue };
+            let (Some((_, fork)), Ok(path)) = (tree.parent(timeline), tree.path(timeline)) else {
+                continue;
+            };
             let first = SegmentName::containing(timeline, fork, segment_size);
-            let Some(before) = first.start(segment_size).0.checked_sub(1) else { continue };
-            // The parent itself may have begun in this very segment.
-            let path = tree.path(timeline);
-            let origin = path.map_or(parent, |path| path.holder(Lsn(before)));
-            seams.push((SegmentName::containing(origin, Lsn(before), segment_size), first));
+            let before = first.start(segment_size).0.checked_sub(1).map(Lsn);
+            seams.extend(before.map(|before| (path.segment(before, segment_size), first)));
         }
         seams.sort_unstable();
         seams.dedup();
@@ -206,7 +217,8 @@ impl WalPart {
         let is_spent = begun.is_none()
             && before.timeline != after.timeline
             && self.segments.contains_key(&before.next(segment_size));
-        let known = begins.wal.filter(|_| !is_spent).map(|_| begun);
+        let is_known = begins.wal.is_some() && !is_spent && !self.unclear.contains(&before);
+        let known = is_known.then_some(begun);
         let continued = self.continued.get(&after);
         if let Some(wal) = self.segments.get_mut(&after).and_then(|ends| ends.wal.as_mut()) {
             wal.open(known, continued);
@@ -214,10 +226,12 @@ impl WalPart {
     }
 }
 
-/// The end of a transaction whose record lies in two segments.
-fn joint(begun: &Fragment, rest: &Fragment) -> Option<Ending> {
-    let _ = (begun, rest);
-    None
+/// What of a record that goes on in the next segment may end a transaction; `None` where that
+/// cannot be told.
+fn begun(digest: &Digest) -> Option<Option<&Fragment>> {
+    let begun = digest.unfinished.as_ref();
+    // Of a record that is too long nothing is kept, and the digest says that something was cut.
+    (begun.is_some() || !digest.is_cut).then_some(begun)
 }
 
 /// Whether both pieces of a record are there to the last byte.
@@ -226,5 +240,7 @@ fn are_whole(begun: &Fragment, rest: &Fragment) -> bool {
     bytes(rest) >= u64::from(rest.total) && bytes(begun) + bytes(rest) >= u64::from(begun.total)
 }
 
+#[cfg(test)]
+pub mod samples;
 #[cfg(test)]
 mod tests;

@@ -70,7 +70,7 @@ pub struct Runs {
 
 impl Runs {
     pub fn on(path: &TimelinePath, inventory: &Inventory) -> Runs {
-        let mut walk = Walk { size: inventory.segment_size, path, ..Walk::new(path) };
+        let mut walk = Walk::new(path, inventory.segment_size);
         if inventory.segment_size > 0 {
             for (start, (name, segment)) in on_path(path, inventory) {
                 walk.take(start, name, segment);
@@ -115,17 +115,23 @@ struct Walk<'a> {
     run: Option<WalRun>,
     /// Where the next segment should start.
     expected: Option<Lsn>,
+    /// The last segment ends before its end. That is damage only if another one follows.
+    end_in_zeros: Option<(SegmentName, Lsn, Lsn)>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(path: &'a TimelinePath) -> Walk<'a> {
-        Walk { path, size: 0, done: Runs::default(), run: None, expected: None }
+    fn new(path: &'a TimelinePath, size: u32) -> Walk<'a> {
+        let (run, expected, end_in_zeros) = (None, None, None);
+        Walk { path, size, done: Runs::default(), run, expected, end_in_zeros }
     }
 
     fn take(&mut self, start: Lsn, name: SegmentName, segment: &Segment) {
         let end = Lsn(start.0 + u64::from(self.size));
+        if let Some((name, from, to)) = self.end_in_zeros.take() {
+            self.break_off(Cause::Invalid, name, from, to);
+        }
         if let Some(missing) = self.expected.filter(|expected| *expected < start) {
-            let first = SegmentName::containing(self.path.holder(missing), missing, self.size);
+            let first = self.path.segment(missing, self.size);
             self.break_off(Cause::Missing, first, missing, start);
         }
         self.expected = Some(end);
@@ -135,6 +141,10 @@ impl<'a> Walk<'a> {
         let invalid = segment.wal.and_then(|wal| wal.invalid);
         self.add(name, segment, segment.wal.as_ref(), start..invalid.unwrap_or(end));
         if let Some(invalid) = invalid {
+            if segment.wal.is_some_and(|wal| wal.only_zeros_follow) {
+                self.end_in_zeros = Some((name, invalid, end));
+                return;
+            }
             self.break_off(Cause::Invalid, name, invalid, end);
             // What follows the record can be replayed, by a backup that begins after it; but
             // nobody has read it.

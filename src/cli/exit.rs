@@ -70,6 +70,15 @@ Exit status:
   70  bug in walden
   75  interrupted";
 
+pub const WINDOW_STATUS: &str = "\
+Exit status:
+   0  told, also where nothing can be recovered
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   20  store unreachable or not the right place   21  not allowed   22  throttled
+   30  what was read does not match its checksum
+   70  bug in walden";
+
 pub const LIST_STATUS: &str = "\
 Exit status:
    0  listed, also where there is no backup yet

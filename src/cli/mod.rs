@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod window;
 pub mod list;
 pub mod restore;
 pub mod demo;
@@ -43,6 +44,8 @@ enum Command {
     Prefetch(archive::Prefetch),
     #[command(after_help = exit::BACKUP_STATUS)]
     Backup(backup::Backup),
+    #[command(after_help = exit::WINDOW_STATUS)]
+    Window(window::Window),
     #[command(after_help = exit::LIST_STATUS)]
     List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
@@ -91,6 +94,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Fetch(fetch) => fetch.run(app),
         Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
+        Command::Window(window) => window.run(app),
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),

@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn identical_content_is_the_same_with_and_without_a_digest() {
+        let (_, home) = empty();
+        let digested = |digest| {
+            let content = crate::codec::Content::of(&[7; 5000]);
+            let header = Header::new(Kind::Segment, name().to_string(), content, origin("db1"));
+            let mut object = Header { digest, ..header }.to_frame();
+            object.extend(zstd::stream::encode_all(&[7; 5000][..], 1).unwrap());
+            home.put_wal(&name(), &Body::new(object), &origin("db1"))
+        };
+        assert_eq!(digested(None).unwrap(), Stored::New);
+        assert_eq!(digested(Some(Box::default())).unwrap(), Stored::Same);
+    }
+
+    #[test]
     fn other_content_is_a_conflict_that_names_both_origins() {
         let (_, home) = empty();
         home.put_wal(&name(), &sealed(&[7; 5000], 1, "db1"), &origin("db1")).unwrap();

@@ -15,6 +15,12 @@ mod house;
 /// What holds for any bytes.
 mod properties;
 
+/// Every record of real WAL, as PostgreSQL itself reads it.
+mod wal_reader;
+
+/// The parsers of WAL on damaged WAL.
+mod wal_fuzz;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
@@ -65,6 +71,9 @@ mod soak;
 
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
+
+/// From when until when one can recover, and what is missing.
+mod window;
 
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;

@@ -118,6 +118,7 @@ struct Noted {
     restore_points: Vec<(u32, RestorePoint)>,
     continued: Vec<(u32, Fragment)>,
     unfinished: Vec<(u32, Fragment)>,
+    unclear: Vec<u32>,
 }
 
 impl Noted {
@@ -139,6 +140,7 @@ impl Noted {
                 .collect(),
             continued: fragments(&part.continued),
             unfinished: fragments(&part.unfinished),
+            unclear: part.unclear.iter().map(|name| name.segment).collect(),
         }
     }
 
@@ -156,6 +158,7 @@ impl Noted {
                 restore_points: named(self.restore_points, name),
                 continued: named(self.continued, name),
                 unfinished: named(self.unfinished, name),
+                unclear: self.unclear.into_iter().map(name).collect(),
             },
             segment_size: self.segment_size,
             is_closed: self.is_closed,

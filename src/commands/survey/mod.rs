@@ -8,7 +8,7 @@ use crate::catalog::{BackupSummary, Inventory, TimelineTree};
 use crate::error::{Context, ErrorKind, Result};
 use crate::postgres::WalFileName;
 use crate::postgres::history_file::HistoryFile;
-use crate::repository::{Home, Manifest};
+use crate::repository::{BackupFacts, Home};
 
 pub use home::{find_archive, find_home};
 pub use memory::Memory;
@@ -33,16 +33,14 @@ pub fn survey(home: &Home, memory: &Memory) -> Result<Survey> {
     Ok(Survey { backups, tree, inventory, notes })
 }
 
-/// One manifest at a time is held whole: a large cluster's lists hundreds of thousands of files.
 fn backups(home: &Home, notes: &mut Vec<String>) -> Result<Vec<BackupSummary>> {
     let mut backups = Vec::new();
-    for id in home.backups()? {
-        match home.manifest(&id) {
-            Ok(manifest) => backups.push(summary(&manifest)),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+    for (id, facts) in home.all_backup_facts()? {
+        match facts {
+            Ok(facts) => backups.push(summary(facts)),
+            Err(error) => {
                 notes.push(format!("backup {id} is left out, it cannot be read: {error}."));
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(backups)
@@ -69,13 +67,13 @@ fn tree(home: &Home, notes: &mut Vec<String>) -> Result<TimelineTree> {
     Ok(TimelineTree::new(histories))
 }
 
-fn summary(manifest: &Manifest) -> BackupSummary {
+fn summary(facts: BackupFacts) -> BackupSummary {
     BackupSummary {
-        id: manifest.id.to_string(),
-        timeline: manifest.timeline,
-        start_lsn: manifest.start_lsn,
-        end_lsn: manifest.end_lsn,
-        ended: manifest.ended,
-        wal_segment_size: manifest.wal_segment_size,
+        id: facts.id.to_string(),
+        timeline: facts.timeline,
+        start_lsn: facts.start_lsn,
+        end_lsn: facts.end_lsn,
+        ended: facts.ended,
+        wal_segment_size: facts.wal_segment_size,
     }
 }

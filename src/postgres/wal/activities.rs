@@ -27,9 +27,11 @@ const BYTES_MAX: usize = 20 << 10;
 /// Transactions seen lately, by the lower bits of their id.
 const SEEN: usize = 1024;
 /// Ids are handed out in order. One that comes up after others this much above it was at work
-/// before the segment, as may be the first few that come up at all.
+/// before the segment, as may be any of the first that come up.
 const LATE: u32 = 64;
 const EARLY: u32 = 16;
+/// The first of those are likely to.
+const FIRST: u32 = 4;
 
 #[derive(Debug)]
 pub struct Activities {
@@ -50,6 +52,8 @@ struct Seen {
     xid: u32,
     /// It may have been at work before this segment.
     is_early: bool,
+    /// So likely that its end is told even if it did nothing of interest here.
+    is_old: bool,
     first: Lsn,
 }
 
@@ -95,12 +99,13 @@ impl Activities {
 
     #[cold]
     fn see_first(&mut self, xid: u32, lsn: Lsn) {
-        let is_early = self.count < EARLY || precedes(xid, self.highest.wrapping_sub(LATE));
+        let is_late = self.count > 0 && precedes(xid, self.highest.wrapping_sub(LATE));
+        let (is_early, is_old) = (is_late || self.count < EARLY, is_late || self.count < FIRST);
         if self.count == 0 || precedes(self.highest, xid) {
             self.highest = xid;
         }
         self.count = self.count.saturating_add(1);
-        self.seen[slot(xid)] = Seen { xid, is_early, first: lsn };
+        self.seen[slot(xid)] = Seen { xid, is_early, is_old, first: lsn };
     }
 
     pub fn lock(&mut self, xid: u32, lock: Lock) {
@@ -157,8 +162,7 @@ impl Activities {
 
     pub fn end(&mut self, end: &TransactionRecord<'_>) {
         let seen = self.seen[slot(end.xid)];
-        let is_new = seen.xid != end.xid;
-        let is_first = !is_new && self.count <= 2;
+        let is_old = seen.xid != end.xid || seen.is_old;
         let mut has_activity = false;
         let mut active_subtransactions = Vec::new();
         for xid in end.subtransactions().chain([end.xid]) {
@@ -176,7 +180,7 @@ impl Activities {
             }
         }
         let drops = end.is_commit && end.drops();
-        if drops || has_activity || is_new || is_first {
+        if drops || has_activity || is_old {
             self.keep_ending(end, active_subtransactions);
         }
     }

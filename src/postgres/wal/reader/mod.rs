@@ -317,15 +317,15 @@ impl Reader {
                 break;
             }
             let lsn = Lsn(layout.start.0 + position + at as u64);
+            if let Err(what) = self.check_header(layout, &header, lsn) {
+                self.fail(lsn, what);
+                break;
+            }
             let bytes = &body[at..at + length];
             let mut checksum = Checksum::default();
             checksum.data(&bytes[HEADER_BYTES..]);
             if checksum.finish(head) != header.checksum {
                 self.fail(lsn, "record has a wrong checksum");
-                break;
-            }
-            if let Err(what) = self.check_header(layout, &header, lsn) {
-                self.fail(lsn, what);
                 break;
             }
             let after = position + (at + length) as u64;

@@ -1,0 +1,68 @@
+//! `window`: from when until when a cluster can be recovered, what is missing, and how far behind
+//! its server the archive is.
+
+mod report;
+mod unarchived;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::catalog::window::windows;
+use crate::commands::survey::{self, Memory, Survey};
+use crate::commands::{App, Retries};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::data_directory;
+use crate::postgres::control_file::ControlFile;
+use crate::postgres::{SystemIdentifier, TimelineId};
+use crate::repository::{Home, Repository};
+
+pub use report::{GapReport, Report, TimelineReport, UnusableBackup, WindowReport};
+pub use unarchived::{State, Unarchived};
+
+const RETRY_FOR: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request {
+    /// Where several clusters archive under one name.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// This one only.
+    pub timeline: Option<TimelineId>,
+}
+
+pub fn run(app: &App, request: Request) -> Result<Report> {
+    let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
+    let pgdata = data_directory::find(None, app.settings.pgdata.as_deref());
+    let home = home(&repository, request, pgdata.as_deref())?;
+    let survey = survey::survey(&home, &Memory::open(app, &home)?)?;
+    let mut timelines = windows(&survey.backups, &survey.tree, &survey.inventory);
+    let unarchived = unarchived::look(&home, pgdata.as_deref(), &survey.inventory, &timelines);
+    if let Some(wanted) = request.timeline {
+        let known: Vec<String> = timelines.iter().map(|it| it.timeline.to_string()).collect();
+        timelines.retain(|window| window.timeline == wanted);
+        if timelines.is_empty() {
+            let message = format!("nothing of timeline {wanted} is in {}", home.url());
+            let hint = format!("Known here: {}.", known.join(", "));
+            return Err(Error::new(ErrorKind::Refused, message).hint(hint));
+        }
+    }
+    let Survey { backups, inventory, notes, .. } = survey;
+    let mut report = Report::new(&timelines, inventory.segment_size, unarchived, notes);
+    report.cluster = app.settings.cluster.to_string();
+    report.repository = home.url();
+    report.system_identifier = home.system_identifier();
+    report.backups = backups.len();
+    Ok(report)
+}
+
+/// On the host of one of several clusters that one is meant, unless said otherwise.
+fn home(repository: &Repository, request: Request, pgdata: Option<&Path>) -> Result<Home> {
+    let found = survey::find_archive(repository, request.system_identifier);
+    let Err(error) = found else { return found };
+    let here = pgdata.and_then(|pgdata| ControlFile::read(pgdata).ok());
+    match here.filter(|_| request.system_identifier.is_none()) {
+        Some(file) if error.kind() == ErrorKind::Refused => {
+            survey::find_archive(repository, Some(file.system_identifier)).map_err(|_| error)
+        }
+        _ => Err(error),
+    }
+}
