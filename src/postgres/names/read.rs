@@ -1,7 +1,7 @@
 //! The names from a running server: one ordinary connection to each database, one at a time.
 //!
-//! Reading must never hurt. It is read only, gives up rather than wait for a lock, holds no lock and
-//! no snapshot for longer than one small question, and ends in bounded time. Nothing is set for
+//! Reading must never hurt. It is read only, gives up rather than wait for a lock, holds no lock
+//! and no snapshot for longer than one small question, and ends in bounded time. Nothing is set for
 //! longer than a transaction, in case a pooler gives the session to others.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Relations in one answer, so that neither side holds many.
 const PAGE: usize = 5000;
 
-/// Each page by the indexes of the catalogs, or the time would grow with the square of the relations.
+/// By the indexes of the catalogs: else the time would grow with the square of the relations.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
     SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = '10s'; \
     SET LOCAL lock_timeout = '2s'; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; \
@@ -176,8 +176,7 @@ fn read_page(
     for columns in rows {
         let [oid, schema, name, kind, persistence, is_shared, file, space, toast, parent, rows] =
             row(Some(columns))?;
-        let [oid, file, space, toast, parent] =
-            [oid, file, space, toast, parent].map(|column| number(column));
+        let [oid, file, space, toast, parent] = [oid, file, space, toast, parent].map(number);
         let (oid, toast) = (oid?, toast?);
         let builder = if is_shared.as_deref() == Some("t") { &mut *shared } else { &mut *own };
         let space = space?;
