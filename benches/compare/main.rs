@@ -16,7 +16,7 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 7] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
         ("digest", digest::run),

@@ -131,6 +131,8 @@ fn manifest() -> Manifest {
         origin: origin(time_of(0)),
         server_version_num: 170_011,
         label: None,
+        time_zone: None,
+        log_time_zone: None,
         wal_segment_size: SEGMENT_BYTES,
         timeline: timeline(),
         start_lsn: start,
