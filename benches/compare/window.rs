@@ -130,6 +130,8 @@ fn manifest() -> Manifest {
         id: BackupId::new(time_of(0), 1),
         origin: origin(time_of(0)),
         server_version_num: 170_011,
+        time_zone: None,
+        log_time_zone: None,
         label: None,
         wal_segment_size: SEGMENT_BYTES,
         timeline: timeline(),

@@ -18,6 +18,9 @@ mod properties;
 /// Every record of real WAL, as PostgreSQL itself reads it.
 mod wal_reader;
 
+/// The parsers of WAL on damaged WAL.
+mod wal_fuzz;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
@@ -74,6 +77,9 @@ mod window;
 
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
+
+/// `find`: what happened, told from what only looks like it.
+mod find;
 
 /// The story a newcomer sees.
 mod demo;
