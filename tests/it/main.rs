@@ -72,6 +72,9 @@ mod recovery;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// A plan is accepted if and only if PostgreSQL reaches the target.
+mod plan_property;
+
 /// The story a newcomer sees.
 mod demo;
 
