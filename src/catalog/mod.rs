@@ -10,6 +10,6 @@ pub mod recovery_plan;
 pub mod events;
 
 pub use inventory::{Inventory, WalPart};
-pub use recovery_plan::{ArchivedWal, BackupSummary, Choice, Wanted};
+pub use recovery_plan::{BackupSummary, Decision, Wanted};
 pub use target::{Target, TargetAction, TargetTimeline, Zones};
 pub use timeline_tree::{TimelinePath, TimelineTree};

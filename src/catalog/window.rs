@@ -166,7 +166,7 @@ fn lack_of(
     let after = runs.runs.iter().filter(|run| run.begin >= to);
     Some(Gap {
         cause: Cause::NeededByBackup,
-        first: SegmentName::containing(path.holder(from), from, size),
+        first: path.segment(from, size),
         segments: (to.0 - from.0).div_ceil(u64::from(size)),
         from,
         to,

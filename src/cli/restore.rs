@@ -75,6 +75,9 @@ pub struct Restore {
     /// else postgres.
     #[arg(long, value_name = "USER")]
     owner: Option<String>,
+    /// Fetch and read all WAL that will be replayed before anything is changed.
+    #[arg(long)]
+    check_wal: bool,
     /// Print the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -98,8 +101,9 @@ const TARGET: &str = "Recovery target";
 #[group(multiple = false)]
 struct Point {
     /// After the last commit at or before this time. A zone is needed: 2026-11-21T10:15:30Z,
-    /// "2026-11-21 12:15:30+02", "2026-11-21 11:15:30 Europe/Berlin".
-    #[arg(long, value_name = "TIME", help_heading = TARGET)]
+    /// "2026-11-21 12:15:30+02", "2026-11-21 11:15:30 Europe/Berlin", "yesterday 21:00 UTC"; or
+    /// how long ago: -15m, -2h30m, -1d.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = TARGET)]
     target_time: Option<String>,
     /// After the record that begins here, such as 16/B374D848.
     #[arg(long, value_name = "LSN", help_heading = TARGET)]
@@ -122,13 +126,17 @@ impl Restore {
     pub fn run(self, app: &App) -> Result<()> {
         let output = app.settings.output;
         let (dry_run, wait, pg_bin) = (self.dry_run, self.wait, self.pg_bin.clone());
+        let checks_wal = self.check_wal;
         let request = self.request(app)?;
         let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
-        let prepared = restore::prepare(&repository, request)?;
+        let mut prepared = restore::prepare(&repository, request)?;
         let installation = match wait && !dry_run {
             true => Some(wait::find_server(&prepared, pg_bin.as_deref())?),
             false => None,
         };
+        if checks_wal {
+            check_wal(&mut prepared, output.quiet || output.json)?;
+        }
         if !output.json {
             print!("{}", text::plan_text(&prepared.plan, &TimeZone::system()));
         }
@@ -229,16 +237,29 @@ fn tablespace(text: &str) -> std::result::Result<(PathBuf, PathBuf), String> {
     }
 }
 
-fn place(prepared: &Prepared, silent: bool) -> Result<()> {
+fn check_wal(prepared: &mut Prepared, silent: bool) -> Result<()> {
+    let segments = prepared.decision.segments.len() as u64;
+    let bar = bar(silent, segments, "{bar:30} {pos} of {len} segments read, {eta} left");
+    let outcome = prepared.check_wal(&|segments| bar.inc(segments));
+    bar.finish_and_clear();
+    outcome
+}
+
+fn bar(silent: bool, length: u64, shape: &str) -> ProgressBar {
     let bar = match silent || !std::io::stderr().is_terminal() {
         true => ProgressBar::hidden(),
-        false => ProgressBar::new(prepared.stream_bytes()),
+        false => ProgressBar::new(length),
     };
-    let shape =
-        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(shape) {
         bar.set_style(style);
     }
+    bar
+}
+
+fn place(prepared: &Prepared, silent: bool) -> Result<()> {
+    let shape =
+        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    let bar = bar(silent, prepared.stream_bytes(), shape);
     let outcome = prepared.carry_out(&|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     outcome

@@ -31,6 +31,11 @@ pub struct Manifest {
     /// backup.
     pub ended: jiff::Timestamp,
     pub from_standby: bool,
+    /// `TimeZone` and `log_timezone` of the server: how its people read times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_time_zone: Option<String>,
     /// As in backup_label; `None` in manifests of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
@@ -204,6 +209,8 @@ pub mod samples {
             began,
             ended: began + jiff::SignedDuration::from_millis(2500),
             from_standby: false,
+            time_zone: None,
+            log_time_zone: None,
             label: Some("before the upgrade".to_owned()),
             tablespaces: Vec::new(),
             pack_bytes: PACK_BYTES,

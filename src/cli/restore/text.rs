@@ -5,11 +5,14 @@ use std::path::Path;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
-use crate::catalog::moment::reading;
+use crate::catalog::recovery_plan::estimate::Estimate;
+use crate::catalog::recovery_plan::{GivenUp, Place, RecordKind, Side};
+use crate::commands::restore::plan::Backup;
 use crate::commands::restore::wait::{Ended, Outcome};
 use crate::commands::restore::{Plan, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::recovery_settings::shell_word;
+use crate::postgres::wal::digest::TransactionEnd;
 
 /// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with
 /// --wait.
@@ -23,24 +26,30 @@ pub fn json(plan: &Plan, restored: bool, outcome: Option<&Outcome>) -> Result<St
 }
 
 pub fn plan_text(plan: &Plan, local: &TimeZone) -> String {
-    let backup = &plan.backup;
-    let size = |bytes| ByteSize::b(bytes).display().iec().to_string();
     let mut text = format!("restore {} from {}\n", plan.directory.display(), plan.repository);
     let mut line = |name: &str, value: String| text += &format!("  {name:<12}{value}\n");
-    line(
-        "backup",
-        format!(
-            "{}, ended {}, {} in {} files ({} to fetch)",
-            backup.id,
-            backup.ended,
-            size(backup.size),
-            backup.files,
-            size(backup.stored)
-        ),
-    );
-    line("WAL", format!("{} to {}, ends at {}", plan.wal.first, plan.wal.last, plan.wal.end_lsn));
+    line("target", target_text(plan));
+    if let Some(instants) = &plan.instants {
+        let mut readings = vec![instants.utc.to_string()];
+        readings.extend(instants.server.iter().map(|reading| format!("server: {reading}")));
+        if *local != TimeZone::UTC {
+            readings.push(format!("here: {}", instants.here));
+        }
+        line("", readings.join(", "));
+    }
+    if let Some(stop) = &plan.stop {
+        line("stops", stop_text(stop));
+    }
+    if let Some(commit) = &plan.last_commit {
+        line("last commit", commit_text(commit));
+    }
+    if let Some(lost) = plan.commits_after.as_ref().and_then(given_up_text) {
+        line("", lost);
+    }
+    line("backup", backup_text(&plan.backup));
+    line("WAL", wal_text(plan));
     line("timeline", plan.timeline_path.clone());
-    line("target", target_text(plan, local));
+    line("estimate", estimate_text(&plan.estimate));
     for space in &plan.tablespaces {
         line("tablespace", format!("{} -> {}", space.from, space.to.display()));
     }
@@ -65,22 +74,109 @@ fn is_telling(setting: &str) -> bool {
     !setting.starts_with('#') && !setting.ends_with("= ''") && !setting.ends_with("= '0'")
 }
 
-fn target_text(plan: &Plan, local: &TimeZone) -> String {
+fn target_text(plan: &Plan) -> String {
     let target = &plan.target;
     let mut text = target.kind.to_owned();
     if let Some(value) = &target.value {
         text += &format!(" {value}");
     }
-    let time = target.value.as_deref().filter(|_| target.kind == "time");
-    if let Some(time) = time.and_then(|time| time.parse().ok())
-        && *local != TimeZone::UTC
-    {
-        text += &format!(" ({})", reading(time, local));
-    }
     if target.exclusive {
         text += ", exclusive";
     }
     text + &format!(", then {}", target.action)
+}
+
+/// `before the commit of transaction 746 at 2026-11-21T10:15:31Z, LSN 0/3000120`
+fn stop_text(stop: &Place) -> String {
+    let side = match stop.side {
+        Side::Before => "before",
+        Side::After => "after",
+    };
+    let of = stop.xid.map_or(String::new(), |xid| format!(" of transaction {xid}"));
+    let record = match stop.record {
+        RecordKind::BackupEnd => return format!("as soon as consistent, LSN {}", stop.lsn),
+        RecordKind::Fork => return format!("where the timeline begins, LSN {}", stop.lsn),
+        RecordKind::Commit => "the commit",
+        RecordKind::Abort => "the rollback",
+        RecordKind::RestorePoint => "the restore point",
+        RecordKind::Other => "the record",
+    };
+    let time = stop.time.map_or(String::new(), |time| format!(" at {time}"));
+    format!("{side} {record}{of}{time}, LSN {}", stop.lsn)
+}
+
+fn commit_text(commit: &TransactionEnd) -> String {
+    format!("{}, transaction {}, LSN {}", commit.time, commit.xid, commit.lsn)
+}
+
+/// Nothing where nothing is given up.
+fn given_up_text(given_up: &GivenUp) -> Option<String> {
+    let GivenUp { commits, at_least, last } = given_up;
+    let at_least = if *at_least { "at least " } else { "" };
+    let (count, commits) = match *commits {
+        0 if at_least.is_empty() => return None,
+        1 => ("1".to_owned(), "commit"),
+        many => (grouped(many), "commits"),
+    };
+    let until = last.map_or(String::new(), |last| format!(" (until {})", last.time));
+    Some(format!(
+        "{at_least}{count} {commits} after the target{until} will not be in the restored cluster"
+    ))
+}
+
+/// `3,214`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn backup_text(backup: &Backup) -> String {
+    format!(
+        "{}, ended {}, {} in {} files ({} to fetch)",
+        backup.id,
+        backup.ended,
+        size(backup.size),
+        backup.files,
+        size(backup.stored)
+    )
+}
+
+fn wal_text(plan: &Plan) -> String {
+    let wal = &plan.wal;
+    let mut text = format!("{} to {}, ends at {}", wal.first, wal.last, wal.end_lsn);
+    if let Some(gap) = &wal.gap {
+        text += &format!(", before a gap at {gap}");
+    }
+    if let Some(checked) = &wal.checked {
+        let (segments, records) = (grouped(checked.segments), grouped(checked.records));
+        text += &format!("; {segments} segments read, {records} records are sound");
+    }
+    text
+}
+
+fn estimate_text(estimate: &Estimate) -> String {
+    let seconds = estimate.duration().as_secs();
+    let duration = match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    };
+    let (segments, wal) = (grouped(estimate.wal_segments), size(estimate.wal_bytes));
+    format!(
+        "about {duration}: {} to fetch, {segments} segments ({wal}) to replay",
+        size(estimate.backup_bytes)
+    )
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
 }
 
 pub fn next_step(plan: &Plan, dry_run: bool) -> String {

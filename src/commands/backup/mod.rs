@@ -154,6 +154,8 @@ struct Source {
     /// In bytes.
     segment_size: u32,
     is_standby: bool,
+    time_zone: Option<String>,
+    log_time_zone: Option<String>,
 }
 
 impl Source {
@@ -176,6 +178,8 @@ impl Source {
             server_version_num,
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),
+            time_zone: base_backup::show(connection, "TimeZone").ok(),
+            log_time_zone: base_backup::show(connection, "log_timezone").ok(),
         })
     }
 }
@@ -326,6 +330,8 @@ fn manifest(
         began,
         ended,
         from_standby: source.is_standby,
+        time_zone: source.time_zone.clone(),
+        log_time_zone: source.log_time_zone.clone(),
         label: Some(label),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,

@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Pid, test_kill_process};
 
+use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::commands::restore::Request;
 use crate::commands::restore::placement::Link;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,9 @@ use crate::repository::Manifest;
 pub const UNFINISHED: &str = "walden-restore.unfinished";
 /// File systems give out whole blocks.
 const BLOCK_BYTES: u64 = 4096;
+/// A server that recovers keeps replayed WAL up to its next restart point or so, two at most: twice
+/// PostgreSQL's default of `max_wal_size`.
+const WAL_KEPT_BYTES_MAX: u64 = 2 << 30;
 
 #[derive(Debug)]
 pub struct Destination {
@@ -30,7 +34,12 @@ pub struct Destination {
 }
 
 /// Looks at the host without changing it.
-pub fn examine(request: &Request, manifest: &Manifest, repository: &str) -> Result<Destination> {
+pub fn examine(
+    request: &Request,
+    manifest: &Manifest,
+    estimate: &Estimate,
+    repository: &str,
+) -> Result<Destination> {
     let directory = absolute(&request.directory)?;
     refuse_live_server(&directory)?;
     refuse_taken(&directory, "the directory")?;
@@ -41,7 +50,7 @@ pub fn examine(request: &Request, manifest: &Manifest, repository: &str) -> Resu
         refuse_dangerous(&link.to, repository)?;
     }
     let owner = owner(request, &directory)?;
-    refuse_full(manifest, &directory, &links)?;
+    refuse_full(manifest, estimate, &directory, &links)?;
     Ok(Destination { directory, links, owner })
 }
 
@@ -199,15 +208,25 @@ fn owner(request: &Request, directory: &Path) -> Result<Option<User>> {
     })
 }
 
-fn refuse_full(manifest: &Manifest, directory: &Path, links: &[Link]) -> Result<()> {
+/// What the backup's files need on each file system, and in the data directory the WAL that is
+/// kept while it is replayed. By how much replay lets the files grow nobody knows.
+fn refuse_full(
+    manifest: &Manifest,
+    estimate: &Estimate,
+    directory: &Path,
+    links: &[Link],
+) -> Result<()> {
+    let device =
+        |folder: &Path| fs::metadata(folder).map(|metadata| metadata.dev()).unwrap_or_default();
+    let wal = estimate.wal_bytes.min(WAL_KEPT_BYTES_MAX);
     let mut needed: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
+    needed.insert(device(existing(directory)), (wal, existing(directory)));
     for file in &manifest.files {
         let in_link = |link: &&Link| file.path.starts_with(&format!("pg_tblspc/{}/", link.oid));
         let place = links.iter().find(in_link).map_or(directory, |link| link.to.as_path());
         let folder = existing(place);
-        let device = fs::metadata(folder).map(|metadata| metadata.dev()).unwrap_or_default();
         let bytes = file.size.next_multiple_of(BLOCK_BYTES);
-        needed.entry(device).or_insert((0, folder)).0 += bytes;
+        needed.entry(device(folder)).or_insert((0, folder)).0 += bytes;
     }
     for (bytes, folder) in needed.into_values() {
         let Ok(space) = statvfs(folder) else { continue };
@@ -219,7 +238,10 @@ fn refuse_full(manifest: &Manifest, directory: &Path, links: &[Link]) -> Result<
                 ByteSize::b(free).display().iec(),
                 folder.display()
             ))
-            .hint("Free some, or restore elsewhere; replaying WAL needs room beyond that."));
+            .hint(
+                "Free some, or restore elsewhere; what replay adds to tables needs room beyond \
+                 that.",
+            ));
         }
     }
     Ok(())

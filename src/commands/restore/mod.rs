@@ -1,6 +1,8 @@
-//! `restore`: survey → choose → examine the host → (the plan is printed) → place → settle →
+//! `restore`: survey → decide → examine the host → (the plan is printed) → place → settle →
 //! recovery settings → `pg_control`, last of all → start the server and wait, where asked to.
 
+pub mod records;
+pub mod check_wal;
 pub mod placement;
 pub mod destination;
 pub mod plan;
@@ -14,19 +16,21 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::catalog::recovery_plan::{check_wal, choose};
-use crate::catalog::{ArchivedWal, Choice, Target, TargetAction, Wanted};
+use crate::catalog::recovery_plan::{Known, decide};
+use crate::catalog::{Decision, Target, TargetAction, Wanted};
 use crate::commands::survey::{self, Memory};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock;
 use crate::host::privileges::{self, User};
-use crate::postgres::{MajorVersion, SegmentName, SystemIdentifier};
+use crate::postgres::installation::Installation;
+use crate::postgres::{MajorVersion, SystemIdentifier};
 use crate::repository::{Home, Manifest, Repository};
 
 pub use plan::Plan;
 
 use destination::Destination;
 use placement::Placement;
+use records::WalRecords;
 
 /// What a restore is asked to do.
 #[derive(Debug, Clone)]
@@ -73,20 +77,29 @@ impl Request {
             _ => Ok(()),
         }
     }
+
+    /// A standby has no target, and would replay what the parent wrote after the fork.
+    fn refuse_standby_at_a_fork(&self, decision: &Decision) -> Result<()> {
+        let stops = decision.stop.target != Target::Latest;
+        if !self.standby || self.wanted.target != Target::Latest || !stops {
+            return Ok(());
+        }
+        let timeline = decision.path.last();
+        Err(Error::new(ErrorKind::Refused, format!("timeline {timeline} has archived no WAL yet"))
+            .hint("Run pg_switch_wal() on its server, or name another --target-timeline."))
+    }
 }
 
 /// A restore that was decided, and not yet begun.
 #[derive(Debug)]
 pub struct Prepared {
     pub plan: Plan,
-    pub choice: Choice,
+    pub decision: Decision,
     home: Home,
     manifest: Manifest,
     destination: Destination,
     placement: Placement,
     request: Request,
-    /// The last of the WAL that is archived without a gap.
-    last_segment: SegmentName,
 }
 
 /// Decides, and changes nothing: all refusals come from here.
@@ -95,29 +108,41 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
     let survey = survey::survey(&home, &Memory::none())?;
-    let choice = choose(&survey.backups, &survey.tree, &request.wanted, clock::now());
+    let known = Known {
+        backups: &survey.backups,
+        tree: &survey.tree,
+        inventory: &survey.inventory,
+        records: &WalRecords::new(&home),
+        now: clock::now(),
+    };
+    let decision = decide(&known, &request.wanted);
     // Whoever is told that there is no backup must hear of the one that cannot be read.
-    let choice = choice.map_err(|error| {
+    let decision = decision.map_err(|error| {
         survey.notes.iter().fold(error, |error, note| error.context(note.trim_end_matches('.')))
     })?;
-    let segments = survey.inventory.segments.iter();
-    let archived: ArchivedWal = segments.map(|(name, segment)| (*name, segment.stored)).collect();
-    let run = check_wal(&choice, &request.wanted.target, &archived)?;
-    let manifest = home.manifest(&choice.backup.id.parse()?)?;
-    let destination = destination::examine(&request, &manifest, &repository.url())?;
+    request.refuse_standby_at_a_fork(&decision)?;
+    let manifest = home.manifest(&decision.backup.id.parse()?)?;
+    let mut plan = Plan::new(&request, &manifest, &decision);
+    let destination = destination::examine(&request, &manifest, &plan.estimate, &repository.url())?;
     let placement = Placement::new(&manifest, &destination.directory, &destination.links)?;
-    let settings = recovery::settings(&request, version(&manifest), &choice.path);
-    let last_segment = run.last;
-    let mut plan = Plan::new(&request, &manifest, &choice, run);
+    let settings = recovery::settings(&request, version(&manifest), &decision);
     plan.place(home.url(), &destination, recovery::signal_file(&request), settings.block());
     plan.notes.extend(survey.notes);
-    let mut prepared =
-        Prepared { plan, choice, home, manifest, destination, placement, request, last_segment };
+    let mut prepared = Prepared { plan, decision, home, manifest, destination, placement, request };
     prepared.warn();
     Ok(prepared)
 }
 
 impl Prepared {
+    /// Reads all WAL that will be replayed. `progress` is told of each segment, from any thread.
+    pub fn check_wal(&mut self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
+        let until = self.decision.stop.place.map(|place| place.lsn);
+        let segments = &self.decision.segments;
+        let checked = check_wal::check_wal(&self.home, segments, until, progress)?;
+        self.plan.wal.checked = Some(checked);
+        Ok(())
+    }
+
     pub fn version(&self) -> MajorVersion {
         version(&self.manifest)
     }
@@ -147,6 +172,9 @@ impl Prepared {
 
     /// What will keep the server from starting, but is not ours to refuse.
     fn warn(&mut self) {
+        if let Err(error) = Installation::find(self.version(), None) {
+            self.plan.notes.push(format!("{error}: the server cannot be started here yet."));
+        }
         if !self.has_configuration() {
             self.plan.notes.push(
                 "the backup has no postgresql.conf: this cluster keeps it elsewhere, as Debian \
@@ -189,7 +217,7 @@ impl Prepared {
         let (placement, jobs) = (&self.placement, self.request.jobs);
         let control = place::place(&self.home, &self.manifest, placement, jobs, progress)?;
         settle::settle(placement, self.owner(), jobs)?;
-        let settings = recovery::settings(&self.request, self.version(), &self.choice.path);
+        let settings = recovery::settings(&self.request, self.version(), &self.decision);
         recovery::write(&self.destination, &settings, recovery::signal_file(&self.request))?;
         self.write_control(&control).context(|| "write pg_control")
     }

@@ -4,12 +4,17 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-use crate::catalog::recovery_plan::WalRun;
-use crate::catalog::{Choice, Target};
+use crate::catalog::moment::reading;
+use crate::catalog::recovery_plan::estimate::Estimate;
+use crate::catalog::recovery_plan::{GivenUp, Place};
+use crate::catalog::{Decision, Target};
 use crate::commands::restore::Request;
+use crate::commands::restore::check_wal::CheckedWal;
 use crate::commands::restore::destination::Destination;
 use crate::commands::restore::placement::Link;
+use crate::postgres::wal::digest::TransactionEnd;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
 use crate::repository::{BackupId, Manifest};
 
@@ -22,6 +27,15 @@ pub struct Plan {
     pub backup: Backup,
     pub wal: Wal,
     pub target: PlannedTarget,
+    /// The record recovery stops at; `None` at the end of the WAL, or where it cannot be told.
+    pub stop: Option<Place>,
+    /// The last commit that the restored cluster will have.
+    pub last_commit: Option<TransactionEnd>,
+    /// Commits after it, which it will not have; `None`: it cannot be told.
+    pub commits_after: Option<GivenUp>,
+    /// The moment of the target, or else of the record recovery stops at.
+    pub instants: Option<Instants>,
+    pub estimate: Estimate,
     pub timeline: TimelineId,
     /// `1 until 0/A000198, 2`
     pub timeline_path: String,
@@ -60,8 +74,20 @@ pub struct Wal {
     /// Exclusive.
     pub end_lsn: Lsn,
     pub stored: Timestamp,
-    /// The first segment missing, where later ones are there.
+    /// The first segment that is missing or cannot be replayed, where later ones are there.
     pub gap: Option<String>,
+    /// With --check-wal.
+    pub checked: Option<CheckedWal>,
+}
+
+/// One moment, as it is read in several zones.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Instants {
+    pub utc: Timestamp,
+    /// In the zones of the server's `TimeZone` and `log_timezone` when the backup was taken.
+    pub server: Vec<String>,
+    /// In the zone of this host.
+    pub here: String,
 }
 
 #[derive(Debug, Clone, serde::Serialize)]
@@ -74,9 +100,14 @@ pub struct PlannedTarget {
 }
 
 impl Plan {
-    /// What was chosen; `place` adds where it goes.
-    pub fn new(request: &Request, manifest: &Manifest, choice: &Choice, run: WalRun) -> Plan {
+    /// What was decided; `place` adds where it goes.
+    pub fn new(request: &Request, manifest: &Manifest, decision: &Decision) -> Plan {
         let (kind, value) = described(&request.wanted.target);
+        let (run, segments) = (&decision.run, decision.segments.len() as u64);
+        let moment = match request.wanted.target {
+            Target::Time(time) => Some(time),
+            _ => decision.stop.place.and_then(|place| place.time),
+        };
         Plan {
             walden: 1,
             repository: String::new(),
@@ -97,7 +128,8 @@ impl Plan {
                 last: run.last.to_string(),
                 end_lsn: run.end,
                 stored: run.stored,
-                gap: run.gap.map(|segment| segment.to_string()),
+                gap: run.gap.map(|gap| gap.segment.to_string()),
+                checked: None,
             },
             target: PlannedTarget {
                 kind,
@@ -105,15 +137,20 @@ impl Plan {
                 exclusive: request.wanted.exclusive,
                 action: request.action().as_str(),
             },
-            timeline: choice.path.last(),
-            timeline_path: choice.path.to_string(),
+            stop: decision.stop.place,
+            last_commit: decision.last_commit,
+            commits_after: decision.given_up,
+            instants: moment.map(|moment| Instants::of(moment, manifest)),
+            estimate: Estimate::new(manifest.stored(), segments, manifest.wal_segment_size),
+            timeline: decision.path.last(),
+            timeline_path: decision.path.to_string(),
             directory: PathBuf::new(),
             owner: None,
             tablespaces: Vec::new(),
             signal_file: String::new(),
             settings: String::new(),
             adopt: request.adopt,
-            notes: choice.notes.clone(),
+            notes: decision.notes.clone(),
         }
     }
 
@@ -130,6 +167,19 @@ impl Plan {
         self.tablespaces = destination.links.clone();
         self.signal_file = signal_file.to_owned();
         self.settings = settings;
+    }
+}
+
+impl Instants {
+    fn of(utc: Timestamp, manifest: &Manifest) -> Instants {
+        let mut names = vec![&manifest.time_zone, &manifest.log_time_zone];
+        names.dedup();
+        let zones = names.into_iter().flatten().filter_map(|name| TimeZone::get(name).ok());
+        Instants {
+            utc,
+            server: zones.map(|zone| reading(utc, &zone)).collect(),
+            here: reading(utc, &TimeZone::system()),
+        }
     }
 }
 

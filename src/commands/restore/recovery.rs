@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::Path;
 
-use crate::catalog::{Target, TargetTimeline, TimelinePath};
+use crate::catalog::{Decision, Target, TargetTimeline};
 use crate::commands::restore::destination::Destination;
 use crate::commands::restore::place::NO_LINK;
 use crate::commands::restore::placement::Link;
@@ -47,14 +47,14 @@ pub fn fetch_call(
 }
 
 /// A standby follows whatever timeline comes; any other recovery follows the one that was planned.
-pub fn settings(request: &Request, version: MajorVersion, path: &TimelinePath) -> RecoverySettings {
+pub fn settings(request: &Request, version: MajorVersion, decision: &Decision) -> RecoverySettings {
     let follows = request.standby && request.wanted.timeline == TargetTimeline::Latest;
     RecoverySettings {
         version,
         restore_command: restore_command(&request.fetch_call),
-        target: target(&request.wanted.target),
-        inclusive: !request.wanted.exclusive,
-        timeline: if follows { "latest".to_owned() } else { path.last().to_string() },
+        target: target(&decision.stop.target),
+        inclusive: !decision.stop.exclusive,
+        timeline: if follows { "latest".to_owned() } else { decision.path.last().to_string() },
         action: request.action().as_str(),
         archive_mode_off: !request.adopt,
     }

@@ -141,6 +141,8 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         began: time("2026-11-21T10:00:00Z"),
         ended: time("2026-11-21T10:00:05Z"),
         from_standby: false,
+        time_zone: None,
+        log_time_zone: None,
         label: None,
         tablespaces: tablespaces
             .iter()

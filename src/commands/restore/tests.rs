@@ -203,7 +203,7 @@ fn what_the_repository_cannot_give_is_refused() {
     early.wanted.target = Target::Time("2026-11-21T10:00:04Z".parse().unwrap());
     let error = prepare(&sample.repository, early).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(error.one_line().contains("--target-time '2026-11-21T10:00:05Z'"), "{error:?}");
+    assert!(error.one_line().contains("--target-immediate --backup 2026"), "{error:?}");
 
     let other = crate::repository::ClusterName::new("other").unwrap();
     let elsewhere = crate::repository::Repository::new(sample.storage.clone(), other);

@@ -160,7 +160,7 @@ fn ended(prepared: &Prepared, state: State, log: &RecoveryLog) -> Result<Option<
 /// PostgreSQL takes damaged WAL for the end of it and promotes; with `latest` nobody else would
 /// notice that later segments are there.
 fn expect_end_of_archive(prepared: &Prepared, log: &RecoveryLog) -> Result<()> {
-    let last = &prepared.last_segment;
+    let last = &prepared.decision.run.last;
     let Some(redo_done) = log.redo_done else { return Ok(()) };
     let start = last.start(prepared.manifest.wal_segment_size);
     if prepared.request().wanted.target != Target::Latest || redo_done >= start {
@@ -194,7 +194,7 @@ fn outcome(prepared: &Prepared, ended: Ended, log: &RecoveryLog, server: &Server
         ended,
         last_commit,
         lsn,
-        timeline: log.new_timeline.unwrap_or(prepared.choice.path.last()),
+        timeline: log.new_timeline.unwrap_or(prepared.decision.path.last()),
         stopped: log.stopped.clone(),
         process_id: None,
         socket_directory: launch.socket_directory.clone(),

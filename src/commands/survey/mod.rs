@@ -77,3 +77,6 @@ fn summary(facts: BackupFacts) -> BackupSummary {
         wal_segment_size: facts.wal_segment_size,
     }
 }
+
+#[cfg(test)]
+mod tests;

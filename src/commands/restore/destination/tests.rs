@@ -4,13 +4,18 @@ use std::fs;
 use std::path::Path;
 
 use super::{Destination, examine};
+use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::commands::restore::Request;
 use crate::commands::restore::samples::{Sample, content, request};
 use crate::error::{ErrorKind, Result};
 
+fn small() -> Estimate {
+    Estimate::new(0, 1, 1 << 20)
+}
+
 fn examined(request: &Request) -> Result<Destination> {
     let sample = Sample::new(&[("PG_VERSION", content(3, 0))], &[(1, "/mnt/a"), (2, "/mnt/b")]);
-    examine(request, &sample.manifest, "memory:")
+    examine(request, &sample.manifest, &small(), "memory:")
 }
 
 fn mapped(directory: &Path, a: &Path, b: &Path) -> Request {
@@ -72,7 +77,8 @@ fn places_within_a_cluster_or_each_other_are_refused() {
 
     let sample = Sample::new(&[], &[]);
     let inside = request(&root.join("kept/new"));
-    let error = examine(&inside, &sample.manifest, &format!("file://{}/kept", root.display()));
+    let error =
+        examine(&inside, &sample.manifest, &small(), &format!("file://{}/kept", root.display()));
     assert!(error.unwrap_err().to_string().contains("lies in the repository"));
 }
 
@@ -97,8 +103,16 @@ fn more_than_the_disk_holds_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let mut sample = Sample::new(&[("base", content(10, 0))], &[]);
     sample.manifest.files[0].size = 1 << 60;
-    let error = examine(&request(&scratch.path().join("new")), &sample.manifest, "memory:");
-    let error = error.unwrap_err();
+    let request = request(&scratch.path().join("new"));
+    let error = examine(&request, &sample.manifest, &small(), "memory:").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("not enough space: 1.0 EiB needed"), "{error}");
+    assert!(error.one_line().contains("free on the file system of"), "{error}");
+    // The WAL that is kept while it is replayed counts, and no more of it than that.
+    let free = rustix::fs::statvfs(scratch.path()).unwrap();
+    sample.manifest.files[0].size = (free.f_bavail * free.f_frsize).saturating_sub(64 << 20);
+    let long = Estimate::new(0, 1 << 30, 1 << 30);
+    assert!(examine(&request, &sample.manifest, &long, "memory:").is_err());
+    sample.manifest.files[0].size = 10;
+    assert!(examine(&request, &sample.manifest, &long, "memory:").is_ok());
 }

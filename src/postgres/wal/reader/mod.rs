@@ -43,6 +43,7 @@ pub struct Reader {
     timeline: u32,
     /// Where the last whole record begins.
     previous: Option<Lsn>,
+    checksum: Checksum,
     open: OpenRecord,
     outcome: Outcome,
     /// So far nothing but zeros follow what is not valid.
@@ -98,6 +99,7 @@ impl Reader {
             state: State::Between,
             timeline: 0,
             previous: None,
+            checksum: Checksum::default(),
             open: OpenRecord::default(),
             outcome: Outcome::default(),
             only_zeros_follow: false,
@@ -326,15 +328,14 @@ impl Reader {
                 break;
             }
             let lsn = Lsn(layout.start.0 + position + at as u64);
-            let bytes = &body[at..at + length];
-            let mut checksum = Checksum::default();
-            checksum.data(&bytes[HEADER_BYTES..]);
-            if checksum.finish(head) != header.checksum {
-                self.fail(lsn, "record has a wrong checksum");
-                break;
-            }
             if let Err(what) = self.check_header(layout, &header, lsn) {
                 self.fail(lsn, what);
+                break;
+            }
+            let bytes = &body[at..at + length];
+            self.checksum.data(&bytes[HEADER_BYTES..]);
+            if self.checksum.finish(head) != header.checksum {
+                self.fail(lsn, "record has a wrong checksum");
                 break;
             }
             let after = position + (at + length) as u64;
