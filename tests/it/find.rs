@@ -305,7 +305,7 @@ fn a_search_is_narrowed_by_name_kind_time_and_transaction() {
     assert!(told(&["--xid", "3"]).is_empty());
     let around = told(&["--around", &time, "--within", "1h"]);
     assert!(around.contains(&drop) && around.contains(&format!("commit {plain}")), "{around:?}");
-    assert!(!around.contains(&format!("abort {undone}")), "it wrote nothing: {around:?}");
+    assert!(around.contains(&format!("abort {undone}")), "{around:?}");
 
     let nothing = site.cluster.walden().args(["find", "--since", "now"]).run().succeeds();
     nothing.stdout_has("nothing found between ").stdout_has(" segments of timeline 1");
