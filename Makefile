@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint tidy licences bench soak test-stores
+.PHONY: help demo test check format lint tidy licences bench soak fuzz test-stores
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -11,6 +11,7 @@ CARGO_DENY := $(TOOLS)/bin/cargo-deny
 POSTGRESQL_MAJORS := 15 16 17 18
 SOAK_SECONDS ?= 600
 CRASH_ROUNDS ?= 20
+FUZZ_SECONDS ?= 600
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -59,6 +60,11 @@ soak: ## ten minutes over a store that fails, then kill -9 everywhere (SOAK_SECO
 	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
 	WALDEN_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
 	WALDEN_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --locked --test it crash:: -- --nocapture
+
+fuzz: ## every parser of WAL on damaged WAL, ten minutes each (FUZZ_SECONDS)
+	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	WALDEN_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --locked --test it wal_fuzz:: -- --nocapture
 
 test-stores: ## the stores that take long to build: Garage (12 minutes the first time)
 	@tests/setup/packages.sh test

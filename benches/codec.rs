@@ -3,8 +3,10 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use walden::codec::{Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, Sealer, open};
+use walden::postgres::wal::record::{Checksum, HEADER_BYTES};
+use walden::postgres::wal::{Digest, Digester};
 use walden::postgres::wal_file_check::WalFileCheck;
-use walden::postgres::{Lsn, SystemIdentifier, TimelineId, WalFileName};
+use walden::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use walden::repository::BackupId;
 use walden::repository::manifest::{FileEntry, FileKind, Manifest, PACK_BYTES, Pack};
 
@@ -37,6 +39,51 @@ fn content() -> Vec<u8> {
     content[32..36].copy_from_slice(&(SEGMENT_BYTES as u32).to_le_bytes());
     content[36..40].copy_from_slice(&(PAGE_BYTES as u32).to_le_bytes());
     content
+}
+
+/// A segment of many small records, as of pgbench: insertions into heaps and indexes, and a commit
+/// for every six of them; and how many there are.
+fn records() -> (Vec<u8>, u64) {
+    let mut content = content();
+    let start = (3 * SEGMENT_BYTES) as u64;
+    let (mut previous, mut count, mut record) = (start - 64, 0, Vec::new());
+    for number in 0..SEGMENT_BYTES / PAGE_BYTES {
+        let page = number * PAGE_BYTES;
+        let mut at = page + if number == 0 { 40 } else { 24 };
+        // What no other record has room in is filled by one more, up to the end of the page.
+        while at < page + PAGE_BYTES {
+            let lengths = [88, 64, 80, 64, 88, 72, 40];
+            let room = page + PAGE_BYTES - at;
+            let length = if room < 160 { room } else { lengths[count as usize % lengths.len()] };
+            let is_commit = length == 40;
+            record.clear();
+            record.extend_from_slice(&(length as u32).to_le_bytes());
+            record.extend_from_slice(&(1000 + count as u32 / 7).to_le_bytes());
+            record.extend_from_slice(&previous.to_le_bytes());
+            record.extend_from_slice(&[0, if is_commit { 1 } else { 11 }, 0, 0, 0, 0, 0, 0]);
+            record.extend_from_slice(&[255, (length - HEADER_BYTES - 2) as u8]);
+            record.extend_from_slice(&content[at + record.len()..at + length]);
+            if is_commit {
+                record[26..34].copy_from_slice(&(count as i64).to_le_bytes());
+            }
+            let mut checksum = Checksum::default();
+            checksum.data(&record[HEADER_BYTES..]);
+            let checksum = checksum.finish(record.first_chunk().expect("a header"));
+            record[20..24].copy_from_slice(&checksum.to_le_bytes());
+            content[at..at + length].copy_from_slice(&record);
+            (previous, count, at) = (start + at as u64, count + 1, at + length);
+        }
+    }
+    (content, count)
+}
+
+fn digest(content: &[u8]) -> Option<Digest> {
+    let name = SegmentName::parse(NAME).expect("a segment's name");
+    let mut digester = Digester::new(name);
+    for piece in content.chunks(PIECE_BYTES) {
+        digester.write(piece);
+    }
+    digester.finish()
 }
 
 fn origin() -> Origin {
@@ -103,6 +150,7 @@ fn codec(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     group.sample_size(20);
     segment(&mut group);
+    wal(&mut group);
     let manifest = manifest();
     let sealed = manifest.seal(Compression::default()).expect("seal");
     group.throughput(Throughput::Elements(FILES));
@@ -130,6 +178,24 @@ fn segment(group: &mut BenchmarkGroup<'_, WallTime>) {
     let mut sealer = FrameSealer::new(Compression::default()).expect("a sealer");
     group.bench_function("seal a frame of a pack", |bench| {
         bench.iter(|| sealer.seal(&content[..FRAME_BYTES]).expect("seal"));
+    });
+}
+
+fn wal(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let (content, count) = records();
+    let found = digest(&content).expect("a known version");
+    assert_eq!((found.records, found.invalid), (count, None));
+    group.throughput(Throughput::Elements(count));
+    group.bench_function("digest a segment of small records", |bench| {
+        bench.iter(|| digest(&content));
+    });
+    let (mut checksum, first) = (Checksum::default(), &content[40..40 + 88]);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("check a record", |bench| {
+        bench.iter(|| {
+            checksum.data(&first[HEADER_BYTES..]);
+            checksum.finish(first.first_chunk().expect("a header"))
+        });
     });
 }
 

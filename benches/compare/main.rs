@@ -6,6 +6,7 @@
 mod setup;
 mod push;
 mod push_s3;
+mod digest;
 mod drain;
 mod replay;
 mod cluster;
@@ -15,9 +16,10 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 7] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
+        ("digest", digest::run),
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),

@@ -136,7 +136,8 @@ impl SegmentWal {
             last_commit: digest.last_commit,
             latest_time: digest.latest_time,
             invalid: digest.invalid.as_ref().map(|invalid| invalid.lsn),
-            only_zeros_follow: digest.invalid.as_ref().is_some_and(|it| it.only_zeros_follow),
+            only_zeros_follow: (digest.invalid.as_ref())
+                .is_some_and(|it| it.only_zeros_follow || it.is_end_of_timeline),
             opens_unknown: false,
         }
     }
@@ -195,13 +196,12 @@ impl WalPart {
             Some((SegmentName::containing(name.timeline, before, segment_size), *name))
         }));
         for timeline in tree.branches() {
-            let Some((parent, fork)) = tree.parent(timeline) else { continue };
+            let (Some((_, fork)), Ok(path)) = (tree.parent(timeline), tree.path(timeline)) else {
+                continue;
+            };
             let first = SegmentName::containing(timeline, fork, segment_size);
-            let Some(before) = first.start(segment_size).0.checked_sub(1) else { continue };
-            // The parent itself may have begun in this very segment.
-            let path = tree.path(timeline);
-            let origin = path.map_or(parent, |path| path.holder(Lsn(before)));
-            seams.push((SegmentName::containing(origin, Lsn(before), segment_size), first));
+            let before = first.start(segment_size).0.checked_sub(1).map(Lsn);
+            seams.extend(before.map(|before| (path.segment(before, segment_size), first)));
         }
         seams.sort_unstable();
         seams.dedup();
@@ -241,5 +241,7 @@ fn are_whole(begun: &Fragment, rest: &Fragment) -> bool {
     bytes(rest) >= u64::from(rest.total) && bytes(begun) + bytes(rest) >= u64::from(begun.total)
 }
 
+#[cfg(test)]
+pub mod samples;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::history_file::HistoryFile;
-use crate::postgres::{Lsn, TimelineId};
+use crate::postgres::{Lsn, SegmentName, TimelineId};
 
 /// Every timeline of which we have a history file; timeline 1 is always known and has none.
 #[derive(Debug, Clone, Default)]
@@ -93,10 +93,14 @@ impl TimelinePath {
         self.steps.last().expect("a path has a last step: `path` pushes it").timeline
     }
 
-    /// The timeline whose file of this name recovery reads for the byte at `lsn`.
-    pub fn holder(&self, lsn: Lsn) -> TimelineId {
-        let holds = |step: &&Step| step.end.is_none_or(|end| lsn < end);
-        self.steps.iter().find(holds).map_or(self.last(), |step| step.timeline)
+    /// The segment that recovery reads for the byte at `lsn`: where a timeline branches off within
+    /// it, the branch's.
+    pub fn segment(&self, lsn: Lsn, segment_size: u32) -> SegmentName {
+        let size = u64::from(segment_size);
+        let last_byte = Lsn(lsn.0 - lsn.0 % size + (size - 1));
+        let holds = |step: &&Step| step.end.is_none_or(|end| last_byte < end);
+        let timeline = self.steps.iter().find(holds).map_or(self.last(), |step| step.timeline);
+        SegmentName::containing(timeline, lsn, segment_size)
     }
 
     /// Whether WAL of this timeline up to `end` (exclusive) belongs to the path.

@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
             self.break_off(Cause::Invalid, name, from, to);
         }
         if let Some(missing) = self.expected.filter(|expected| *expected < start) {
-            let first = SegmentName::containing(self.path.holder(missing), missing, self.size);
+            let first = self.path.segment(missing, self.size);
             self.break_off(Cause::Missing, first, missing, start);
         }
         self.expected = Some(end);

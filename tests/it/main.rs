@@ -18,6 +18,9 @@ mod properties;
 /// Every record of real WAL, as PostgreSQL itself reads it.
 mod wal_reader;
 
+/// The parsers of WAL on damaged WAL.
+mod wal_fuzz;
+
 /// Samples that work, docs that are complete, failures in one line.
 mod configuration;
 
@@ -69,9 +72,14 @@ mod soak;
 /// What PostgreSQL makes of `fetch` in real recovery.
 mod recovery;
 
+/// From when until when one can recover, and what is missing.
+mod window;
+
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `find`: what happened, told from what only looks like it.
+mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
 

@@ -11,8 +11,8 @@ use walden::commands::App;
 use walden::commands::archive::push;
 use walden::config::{Overrides, Settings};
 use walden::error::ErrorKind;
-use walden::postgres::wal::Digest;
-use walden::postgres::{Lsn, MajorVersion};
+use walden::postgres::wal::{Digest, Digester};
+use walden::postgres::{Lsn, MajorVersion, SegmentName};
 
 use crate::harness::site::{self, files_below};
 use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site};
@@ -20,7 +20,7 @@ use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Site};
 const SEGMENT_BYTES: u64 = site::SEGMENT_BYTES as u64;
 const PAGE_BYTES: u64 = 8192;
 /// On each of the four versions.
-const TRIALS: usize = 250;
+const TRIALS: u64 = 250;
 const FIRST: &str = "0000000100000000000000A1";
 const SECOND: &str = "0000000100000000000000A2";
 
@@ -189,7 +189,7 @@ fn flipped_bytes_are_refused(major: MajorVersion) {
     }
     let archive = Archive::of(&cluster);
     let mut random = fastrand::Rng::with_seed(harness::seed());
-    for trial in 0..TRIALS {
+    for trial in 0..harness::amount("WALDEN_TEST_TRIALS", TRIALS) {
         // Every tenth of them in a length, which says how far the record goes.
         let record = whole[random.usize(..whole.len())];
         let places = record.places();
@@ -206,8 +206,30 @@ fn flipped_bytes_are_refused(major: MajorVersion) {
         }
     }
     assert_eq!(archive.objects(), [] as [PathBuf; 0]);
+    lengths_that_lead_out_of_the_segment_are_noticed(&whole, &segments);
     let (number, content) = segments.first_key_value().unwrap();
     archive.push(&name(*number), content).unwrap();
+}
+
+/// By a flipped byte in its length a record may claim to go on in the next segment, where this call
+/// cannot look.
+fn lengths_that_lead_out_of_the_segment_are_noticed(
+    whole: &[&Record],
+    segments: &BTreeMap<u64, Vec<u8>>,
+) {
+    for (&number, content) in segments {
+        let last = whole.iter().filter(|record| record.segment() == number).next_back();
+        let Some(Record { start, resource_manager, kind, .. }) = last else { continue };
+        for (byte, bit) in (0..4).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+            let mut content = content.clone();
+            content[(start.0 % SEGMENT_BYTES) as usize + byte] ^= 1 << bit;
+            let mut digester = Digester::new(SegmentName::parse(&name(number)).unwrap());
+            digester.write(&content);
+            let digest = digester.finish().unwrap();
+            let what = format!("{resource_manager} {kind} at {start}: byte {byte}, bit {bit}");
+            assert!(digest.invalid.is_some(), "accepted: {what}");
+        }
+    }
 }
 
 fn digest_of(object: &Path) -> Digest {
@@ -253,7 +275,7 @@ fn told_to_archive_it_all_the_same_push_marks_it_and_fetch_says_so() {
         assert!(digest_of(&site.object(name)).invalid.is_some());
         // Not by way of the spool, where nobody would speak of it.
         let fetched = site.fetch(name).run().succeeds();
-        fetched.stderr_has("walden: warning: was archived with a mark");
+        fetched.stderr_has("walden: error: archived with a mark, recovery ends at 0/A");
         assert!(site.fetched() == Some(content), "{name}");
     }
     // The same again is the same, and still what the settings say of it.
@@ -404,4 +426,49 @@ fn a_record_that_a_crash_cut_off_is_archived_as_it_is() {
     assert!(segments.len() >= 3, "{segments:?}");
     assert!(segments.iter().all(|object| digest_of(object).invalid.is_none()));
     assert!(segments.iter().any(|object| object.ends_with(format!("{lost}.zst"))));
+}
+
+/// A standby that archives, and follows another one that is promoted, ends the segment it was
+/// receiving where the timeline ends, and archives it.
+#[test]
+fn the_segment_in_which_a_standbys_timeline_ended_is_archived() {
+    let scratch = Scratch::new();
+    let (first, second) = (scratch.directory("first"), scratch.directory("second"));
+    let builder = Cluster::builder(ANY_MAJOR).setting("wal_keep_size", "'1GB'");
+    let mut primary = builder.archive_to(format!("file://{}", first.display()), "main").start();
+    primary.sql("CREATE TABLE t (n int)");
+    let following = |cluster: &Cluster, upstream: &Cluster| {
+        cluster.configure("restore_command", "'false'");
+        let place = upstream.socket_directory().display();
+        cluster.configure("primary_conninfo", &format!("'host={place} user=postgres'"));
+        cluster.signal("standby.signal");
+    };
+    let mut heir = Cluster::copy_of(&primary);
+    following(&heir, &primary);
+    heir.start_again();
+    let mut follower = Cluster::copy_of(&primary);
+    following(&follower, &heir);
+    follower.configure("archive_mode", "always");
+    let binary = harness::program::binary().display();
+    let push = format!("{binary} --repository {} --cluster main push \"%p\"", second.display());
+    follower.configure("archive_command", &format!("'{push}'"));
+    follower.start_again();
+
+    primary.sql("INSERT INTO t VALUES (1)");
+    let here = primary.current_lsn();
+    follower.wait_until(&format!("pg_last_wal_replay_lsn() >= '{here}'"));
+    let segment = primary.value("SELECT pg_walfile_name(pg_current_wal_lsn())");
+    primary.crash();
+    heir.promote();
+    heir.sql("INSERT INTO t VALUES (2)");
+    follower.wait_until("(SELECT count(*) FROM t) = 2");
+    follower.wait_archived();
+    let objects = files_below(&second);
+    let object = objects.iter().find(|object| object.ends_with(format!("{segment}.zst")));
+    let object = object.unwrap_or_else(|| panic!("no {segment} in {objects:?}"));
+    let invalid = digest_of(object).invalid.expect("a mark");
+    assert_eq!(invalid.what, "the WAL goes on with timeline 2");
+    assert!(invalid.is_end_of_timeline);
+    assert!(invalid.lsn >= here, "{invalid:?}");
+    assert!(!follower.log().contains("warning"), "{}", follower.log());
 }

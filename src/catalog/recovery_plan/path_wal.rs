@@ -140,7 +140,7 @@ impl PathWal {
                 continue;
             }
             let from = stretch.to;
-            let segment = SegmentName::containing(self.path.holder(from), from, self.size);
+            let segment = self.path.segment(from, self.size);
             let gap = next.map(|_| Gap { segment, cause: Cause::Missing, from });
             break (gap, self.is_clipped(stretch).then_some(stretch.to));
         };

@@ -88,7 +88,8 @@ fn one(timeline: &TimelineReport, report: &Report, text: &mut String) {
 fn window(window: &WindowReport, line: &mut impl FnMut(&str, String)) {
     let of_backup = format!("end of backup {}", window.earliest_backup);
     if let (Some(earliest), Some(latest)) = (window.earliest, window.latest) {
-        let (earliest_lsn, latest_lsn) = (window.earliest_lsn, window.latest_lsn);
+        let (earliest_lsn, latest_lsn) =
+            (window.earliest_lsn.to_string(), window.latest_lsn.to_string());
         line("earliest", format!("{}  {earliest_lsn:<12}  {of_backup}", moment(earliest)));
         let what = match window.latest_xid {
             Some(xid) => format!("commit of transaction {xid}"),
@@ -150,7 +151,8 @@ fn gap_text(gap: &GapReport) -> String {
         (None, Some(before)) => format!("; first commit after it {}", moment(before)),
         (None, None) => String::new(),
     };
-    what + &around
+    let harmless = if gap.is_harmful { "" } else { "; no backup needs it" };
+    what + &around + harmless
 }
 
 fn state(unarchived: &Unarchived, now: Timestamp) -> String {

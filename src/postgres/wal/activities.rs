@@ -5,24 +5,56 @@
 //! kept to the last row, so that digests of several segments add up.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::postgres::Lsn;
 use crate::postgres::wal::digest::{Activity, Deleted, Ending, Lock, RelationFile, Truncated};
 use crate::postgres::wal::transaction::TransactionRecord;
 
 /// Deletes of fewer rows by a transaction that begins and ends here are not worth a line.
-const ROWS_MIN: u64 = 100;
+pub const ROWS_MIN: u64 = 100;
 /// Files of catalogs that were never rewritten have smaller numbers (`FirstNormalObjectId`).
 const CATALOG_NUMBER_MAX: u32 = 16384;
 
-/// Of each list of one activity, and of the subtransactions of an ending.
-const ITEMS_MAX: usize = 64;
-/// Transactions at work at one time.
-const WORKS_MAX: usize = 4096;
-const ENDINGS_MAX: usize = 256;
-const DROPPED_MAX: usize = 256;
-/// Of JSON, for activities and for endings each.
-const BYTES_MAX: usize = 20 << 10;
+/// `pg_largeobject`, the one with data of users.
+const LARGE_OBJECTS: u32 = 2613;
+/// `ObjectStats.kind`
+const OF_DATABASE: u32 = 1;
+
+/// What a digest holds at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of each list of one activity, and of the subtransactions of an ending.
+    items: usize,
+    /// Transactions at work at one time.
+    works: usize,
+    endings: usize,
+    dropped: usize,
+    /// Of JSON, for activities and for endings each.
+    bytes: usize,
+    rows_min: u64,
+}
+
+impl Limits {
+    /// Of a digest in a header.
+    pub const ORDINARY: Limits = Limits {
+        items: 64,
+        works: 4096,
+        endings: 256,
+        dropped: 256,
+        bytes: 20 << 10,
+        rows_min: ROWS_MIN,
+    };
+    /// Of one that is made to be looked at once.
+    pub const NONE: Limits = Limits {
+        items: usize::MAX,
+        works: usize::MAX,
+        endings: usize::MAX,
+        dropped: usize::MAX,
+        bytes: usize::MAX,
+        rows_min: 1,
+    };
+}
 
 /// Transactions seen lately, by the lower bits of their id.
 const SEEN: usize = 1024;
@@ -35,11 +67,12 @@ const FIRST: u32 = 4;
 
 #[derive(Debug)]
 pub struct Activities {
+    limits: Limits,
     seen: Box<[Seen; SEEN]>,
     /// Distinct transactions so far.
     count: u32,
     highest: u32,
-    works: HashMap<u32, Work>,
+    works: HashMap<u32, Work, BuildHasherDefault<XidHasher>>,
     /// Of transactions that have ended.
     kept: Vec<Activity>,
     endings: Vec<Ending>,
@@ -65,6 +98,24 @@ struct Work {
     latest: usize,
 }
 
+/// Ids are numbers in a row: this spreads them, in less time than it takes to ask why.
+#[derive(Debug, Default)]
+struct XidHasher(u64);
+
+impl Hasher for XidHasher {
+    fn write_u32(&mut self, xid: u32) {
+        self.0 = u64::from(xid).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(self.0 as u32 ^ u32::from(*byte)));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What is left when the segment ends.
 #[derive(Debug)]
 pub struct Sifted {
@@ -73,22 +124,21 @@ pub struct Sifted {
     pub is_cut: bool,
 }
 
-impl Default for Activities {
-    fn default() -> Self {
+impl Activities {
+    pub fn new(limits: Limits) -> Self {
         Activities {
+            limits,
             seen: Box::new([Seen::default(); SEEN]),
             count: 0,
             highest: 0,
-            works: HashMap::new(),
+            works: HashMap::default(),
             kept: Vec::new(),
             endings: Vec::new(),
             endings_bytes: 0,
             is_cut: false,
         }
     }
-}
 
-impl Activities {
     /// A record of a transaction, whatever it says.
     #[inline]
     pub fn see(&mut self, xid: u32, lsn: Lsn) {
@@ -109,39 +159,44 @@ impl Activities {
     }
 
     pub fn lock(&mut self, xid: u32, lock: Lock) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lock.lsn) {
             let locks = &mut work.activity.locks;
             let same = |it: &Lock| (it.database, it.relation) == (lock.database, lock.relation);
             if !locks.iter().any(same) {
-                work.activity.is_cut |= !push(locks, lock);
+                work.activity.is_cut |= !push(locks, lock, items);
             }
         }
     }
 
     pub fn created(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.created, file);
+            work.activity.is_cut |= !push(&mut work.activity.created, file, items);
         }
     }
 
     pub fn truncated(&mut self, xid: u32, truncated: Truncated) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, truncated.lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.truncated, truncated);
+            work.activity.is_cut |= !push(&mut work.activity.truncated, truncated, items);
         }
     }
 
     pub fn dropped_database(&mut self, xid: u32, lsn: Lsn, database: u32) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.dropped_databases, database);
+            work.activity.is_cut |= !push(&mut work.activity.dropped_databases, database, items);
         }
     }
 
     pub fn deleted(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        let items = self.limits.items;
         let Some(work) = self.work(xid, lsn) else { return };
         let deleted = &mut work.activity.deleted;
         if deleted.get(work.latest).is_none_or(|it| it.file != file) {
             work.latest = deleted.iter().position(|it| it.file == file).unwrap_or_else(|| {
-                work.activity.is_cut |= !push(deleted, Deleted { file, rows: 0, lsn });
+                work.activity.is_cut |= !push(deleted, Deleted { file, rows: 0, lsn }, items);
                 deleted.len()
             });
             work.latest = work.latest.min(deleted.len().saturating_sub(1));
@@ -161,19 +216,26 @@ impl Activities {
     }
 
     pub fn end(&mut self, end: &TransactionRecord<'_>) {
+        let rows_min = self.limits.rows_min;
         let seen = self.seen[slot(end.xid)];
-        let is_old = seen.xid != end.xid || seen.is_old;
+        // Of one of which nothing else was seen here the rest was before.
+        let is_old = seen.xid != end.xid || seen.is_old || seen.first == end.lsn;
+        let removes_files = end.files().len() > 0 || end.stats().any(|it| it.kind == OF_DATABASE);
         let mut has_activity = false;
         let mut active_subtransactions = Vec::new();
         for xid in end.subtransactions().chain([end.xid]) {
-            let Some(work) = self.works.remove(&xid) else { continue };
+            let Some(mut work) = self.works.remove(&xid) else { continue };
+            if !removes_files {
+                forget_schema(&mut work.activity);
+            }
             // What was undone here is nothing; of what was undone of earlier, others learn by the
             // ending.
             let has_early_rows = work.is_early && !work.activity.deleted.is_empty();
-            if xid != end.xid && (is_worth(&work.activity) || has_early_rows) {
+            let is_worth = is_worth(&work.activity, rows_min);
+            if xid != end.xid && (is_worth || has_early_rows) {
                 active_subtransactions.push(xid);
             }
-            let worth = (end.is_commit && is_worth(&work.activity)) || has_early_rows;
+            let worth = (end.is_commit && is_worth) || has_early_rows;
             has_activity |= worth;
             if end.is_commit && worth {
                 self.keep(xid, end.xid, work);
@@ -187,12 +249,12 @@ impl Activities {
 
     fn keep(&mut self, xid: u32, top: u32, mut work: Work) {
         if !work.is_early {
-            trim(&mut work.activity);
+            trim(&mut work.activity, self.limits.rows_min);
         }
         if xid != top {
             work.activity.top = Some(top);
         }
-        if self.kept.len() < WORKS_MAX {
+        if self.kept.len() < self.limits.works {
             self.kept.push(work.activity);
         } else {
             self.is_cut = true;
@@ -204,21 +266,23 @@ impl Activities {
             at: end.at(),
             is_commit: end.is_commit,
             subtransactions: active,
-            dropped: end.files().take(DROPPED_MAX).collect(),
-            dropped_stats: end.stats().take(DROPPED_MAX).collect(),
+            dropped: end.files().take(self.limits.dropped).collect(),
+            dropped_stats: end.stats().take(self.limits.dropped).collect(),
             database: end.database,
             is_cut: end.is_cut
-                || end.files().len() > DROPPED_MAX
-                || end.stats().len() > DROPPED_MAX,
+                || end.files().len() > self.limits.dropped
+                || end.stats().len() > self.limits.dropped,
         };
         for xid in end.subtransactions() {
             if ending.subtransactions.contains(&xid) {
                 continue;
             }
-            ending.is_cut |= !push(&mut ending.subtransactions, xid);
+            ending.is_cut |= !push(&mut ending.subtransactions, xid, self.limits.items);
         }
         let bytes = ending_bytes(&ending);
-        if self.endings.len() < ENDINGS_MAX && self.endings_bytes + bytes <= BYTES_MAX {
+        if self.endings.len() < self.limits.endings
+            && self.endings_bytes + bytes <= self.limits.bytes
+        {
             self.endings_bytes += bytes;
             self.endings.push(ending);
         } else {
@@ -232,12 +296,15 @@ impl Activities {
         let mut activities = self.kept;
         activities.extend(lasting);
         // Of what is common and small none is missed but for a few rows of a larger count.
-        let is_small = |activity: &Activity| !is_worth(activity);
-        activities.sort_by_key(|it| (rank(it), std::cmp::Reverse(rows(it)), it.first_lsn, it.xid));
+        let rows_min = self.limits.rows_min;
+        let is_small = |activity: &Activity| !is_worth(activity, rows_min);
+        activities.sort_by_key(|it| {
+            (rank(it, rows_min), std::cmp::Reverse(rows(it)), it.first_lsn, it.xid)
+        });
         let mut bytes = 0;
         activities.retain(|activity| {
             bytes += activity_bytes(activity);
-            let fits = bytes <= BYTES_MAX;
+            let fits = bytes <= self.limits.bytes;
             self.is_cut |= !fits && !is_small(activity);
             fits
         });
@@ -247,7 +314,11 @@ impl Activities {
 
     /// Of a transaction that `see` was told of, or of another that a record names.
     fn work(&mut self, xid: u32, lsn: Lsn) -> Option<&mut Work> {
-        if self.works.len() >= WORKS_MAX && !self.works.contains_key(&xid) {
+        // Files may be made before their transaction has an id.
+        if xid == 0 {
+            return None;
+        }
+        if self.works.len() >= self.limits.works && !self.works.contains_key(&xid) {
             self.is_cut = true;
             return None;
         }
@@ -272,8 +343,8 @@ fn precedes(one: u32, other: u32) -> bool {
 }
 
 /// `false` if there is no room.
-fn push<T>(list: &mut Vec<T>, item: T) -> bool {
-    let has_room = list.len() < ITEMS_MAX;
+fn push<T>(list: &mut Vec<T>, item: T, items_max: usize) -> bool {
+    let has_room = list.len() < items_max;
     if has_room {
         list.push(item);
     }
@@ -284,19 +355,19 @@ fn is_catalog(file: &RelationFile) -> bool {
     file.number < CATALOG_NUMBER_MAX
 }
 
-fn is_worth(activity: &Activity) -> bool {
-    rank(activity) < 2
+fn is_worth(activity: &Activity, rows_min: u64) -> bool {
+    rank(activity, rows_min) < 2
 }
 
 /// 0 for what changes the schema, 1 for many rows, 2 for what is of interest only if it goes on.
-fn rank(activity: &Activity) -> u8 {
+fn rank(activity: &Activity, rows_min: u64) -> u8 {
     let is_plain = activity.locks.is_empty()
         && activity.created.is_empty()
         && activity.truncated.is_empty()
         && activity.dropped_databases.is_empty();
     if !is_plain || activity.deleted.iter().any(|it| is_catalog(&it.file)) {
         0
-    } else if activity.deleted.iter().any(|it| it.rows >= ROWS_MIN) {
+    } else if activity.deleted.iter().any(|it| it.rows >= rows_min) {
         1
     } else {
         2
@@ -307,9 +378,18 @@ fn rows(activity: &Activity) -> u64 {
     activity.deleted.iter().map(|it| it.rows).sum()
 }
 
+/// Nothing was dropped, emptied or rewritten by who removed no file: CREATE, LOCK, temporary tables
+/// and the like, which are common. What was made stays: its name is in the WAL here.
+fn forget_schema(activity: &mut Activity) {
+    activity.locks.clear();
+    activity.truncated.clear();
+    activity.dropped_databases.clear();
+    activity.deleted.retain(|it| !is_catalog(&it.file) || it.file.number == LARGE_OBJECTS);
+}
+
 /// Leaves out what is not worth a line.
-fn trim(activity: &mut Activity) {
-    activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= ROWS_MIN);
+fn trim(activity: &mut Activity, rows_min: u64) {
+    activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= rows_min);
 }
 
 // About what they take as JSON, never less.

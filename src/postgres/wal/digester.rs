@@ -1,6 +1,7 @@
 //! Makes the digest of a segment that comes in pieces.
 
-use crate::postgres::wal::activities::Activities;
+pub use crate::postgres::wal::activities::ROWS_MIN;
+use crate::postgres::wal::activities::{Activities, Limits};
 use crate::postgres::wal::digest::{
     self, Checkpoint, Digest, EndOfRecovery, Fragment, InvalidRecord, Lock, RelationFile,
     RestorePoint, TransactionEnd, Truncated,
@@ -16,6 +17,8 @@ const CHECKPOINT_ONLINE: u8 = 0x10;
 const RESTORE_POINT: u8 = 0x70;
 const END_OF_RECOVERY: u8 = 0x90;
 const STORAGE_CREATE: u8 = 0x10;
+const MAIN_FORK: u32 = 0;
+const INITIAL_FORK: u32 = 3;
 const STANDBY_LOCK: u8 = 0x00;
 const DATABASE_DROP: u8 = 0x20;
 
@@ -39,8 +42,10 @@ pub struct Digester {
     summary: Summary,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Summary {
+    /// Nothing is left out.
+    is_whole: bool,
     commits: u64,
     aborts: u64,
     first_commit: Option<TransactionEnd>,
@@ -56,13 +61,18 @@ struct Summary {
 
 impl Digester {
     pub fn new(name: SegmentName) -> Self {
-        Digester { reader: Reader::new(name), summary: Summary::default() }
+        Digester { reader: Reader::new(name), summary: Summary::new(false) }
+    }
+
+    /// Leaves nothing out, however much it is; for who looks at it once.
+    pub fn whole(name: SegmentName) -> Self {
+        Digester { reader: Reader::keeping_all(name), summary: Summary::new(true) }
     }
 
     /// Of a file whose end may be what a recycled one held before: what is not valid ends the WAL
     /// and is no damage.
     pub fn of_partial(name: SegmentName) -> Self {
-        Digester { reader: Reader::of_partial(name), summary: Summary::default() }
+        Digester { reader: Reader::of_partial(name), summary: Summary::new(false) }
     }
 
     pub fn write(&mut self, piece: &[u8]) {
@@ -79,6 +89,23 @@ impl Digester {
 }
 
 impl Summary {
+    fn new(is_whole: bool) -> Self {
+        let limits = if is_whole { Limits::NONE } else { Limits::ORDINARY };
+        Summary {
+            is_whole,
+            commits: 0,
+            aborts: 0,
+            first_commit: None,
+            last_commit: None,
+            latest_time: None,
+            restore_points: Vec::new(),
+            checkpoint: None,
+            end_of_recovery: None,
+            activities: Activities::new(limits),
+            is_cut: false,
+        }
+    }
+
     #[inline]
     fn take(&mut self, record: &Record<'_>) {
         let operation = record.operation();
@@ -153,9 +180,10 @@ impl Summary {
         let database = fields.u32()?;
         let count = fields.u32()? as usize;
         let _flags = fields.u32()?;
-        self.is_cut |= count > RELATIONS_MAX;
+        let relations_max = if self.is_whole { usize::MAX } else { RELATIONS_MAX };
+        self.is_cut |= count > relations_max;
         let oids = std::iter::from_fn(|| fields.u32());
-        let relations = oids.take(count.min(RELATIONS_MAX)).collect();
+        let relations = oids.take(count.min(relations_max)).collect();
         let truncated = Truncated { lsn: record.lsn, database, relations };
         self.activities.truncated(record.header.xid, truncated);
         Some(())
@@ -165,7 +193,8 @@ impl Summary {
     fn created(&mut self, record: &Record<'_>) -> Option<()> {
         let mut fields = Fields(record.main());
         let (tablespace, database, number) = (fields.u32()?, fields.u32()?, fields.u32()?);
-        if fields.u32()? == 0 {
+        // Of unlogged relations only the initial fork is logged.
+        if matches!(fields.u32()?, MAIN_FORK | INITIAL_FORK) {
             let file = RelationFile { tablespace, database, number };
             self.activities.created(record.header.xid, record.lsn, file);
         }
@@ -202,7 +231,7 @@ impl Summary {
             RESTORE_POINT => {
                 let time = transaction::timestamp(fields.i64()?);
                 let name = String::from_utf8_lossy(fields.c_string()?).into_owned();
-                if self.restore_points.len() < RESTORE_POINTS_MAX {
+                if self.is_whole || self.restore_points.len() < RESTORE_POINTS_MAX {
                     self.restore_points.push(RestorePoint { lsn: record.lsn, name, time });
                 } else {
                     self.is_cut = true;
@@ -231,8 +260,8 @@ impl Summary {
         let may_end = outcome.unfinished.filter(|record| {
             record.resource_manager.is_none_or(|it| it == ResourceManager::TRANSACTION)
         });
-        let too_long =
-            may_end.as_ref().is_some_and(|record| record.here as usize > UNFINISHED_BYTES_MAX);
+        let too_long = !self.is_whole
+            && may_end.as_ref().is_some_and(|record| record.here as usize > UNFINISHED_BYTES_MAX);
         let unfinished = may_end.filter(|_| !too_long);
         Digest {
             version: digest::VERSION,
@@ -259,6 +288,7 @@ impl Summary {
                 lsn: it.lsn,
                 what: it.what.to_owned(),
                 only_zeros_follow: it.only_zeros_follow,
+                is_end_of_timeline: false,
             }),
             is_cut: self.is_cut || sifted.is_cut || too_long,
         }

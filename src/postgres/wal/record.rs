@@ -41,6 +41,7 @@ impl ResourceManager {
     pub const STORAGE: ResourceManager = ResourceManager(2);
     pub const DATABASE: ResourceManager = ResourceManager(4);
     pub const STANDBY: ResourceManager = ResourceManager(8);
+    pub const HEAP2: ResourceManager = ResourceManager(9);
     pub const HEAP: ResourceManager = ResourceManager(10);
 
     const BUILT_IN_MAX: u8 = 21;
@@ -291,19 +292,28 @@ impl<'a> References<'a> {
     }
 }
 
-/// The CRC-32C of a record, its bytes after the header in pieces, then its header up to the
+/// The CRC-32C of a record: its bytes after the header, in pieces, then its header up to the
 /// checksum (`ValidXLogRecord`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Checksum(u32);
+#[derive(Debug, Clone, Copy)]
+pub struct Checksum(crc_fast::Digest);
+
+impl Default for Checksum {
+    #[inline]
+    fn default() -> Self {
+        Checksum(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
 
 impl Checksum {
     #[inline]
     pub fn data(&mut self, piece: &[u8]) {
-        self.0 = crc32c::crc32c_append(self.0, piece);
+        self.0.update(piece);
     }
 
+    /// Then it is ready for the next one: making a new one takes as long as a short record.
     #[inline]
-    pub fn finish(self, header: &[u8; HEADER_BYTES]) -> u32 {
-        crc32c::crc32c_append(self.0, &header[..CHECKED_HEADER_BYTES])
+    pub fn finish(&mut self, header: &[u8; HEADER_BYTES]) -> u32 {
+        self.0.update(&header[..CHECKED_HEADER_BYTES]);
+        self.0.finalize_reset() as u32
     }
 }

@@ -45,7 +45,7 @@ impl Pages {
             free: segment_bytes - headers - (LONG_HEADER_BYTES - SHORT_HEADER_BYTES),
             record: Vec::new(),
             written: 0,
-            previous: name.start(segment_bytes as u32).0 - 64,
+            previous: name.start(segment_bytes as u32).0.saturating_sub(64),
             records: 0,
         }
     }

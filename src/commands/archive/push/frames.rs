@@ -229,6 +229,7 @@ mod tests {
     use crate::codec::{Compression, Content, FRAME_BYTES};
     use crate::error::{Error, ErrorKind, Result};
     use crate::postgres::WalFileName;
+    use crate::postgres::wal::Digester;
     use crate::postgres::wal::segment::samples;
     use crate::postgres::wal_file_check::WalFileCheck;
     use crate::storage::{Body, Part};
@@ -271,6 +272,30 @@ mod tests {
             assert!(Body::of(parts).to_bytes().unwrap() == alone, "{threads} threads");
         }
         assert!(zstd::stream::decode_all(&alone[..]).unwrap() == raw);
+    }
+
+    #[test]
+    fn whoever_reads_the_digest_gets_the_pieces_in_order() {
+        let raw = segment();
+        let mut alone = Digester::new(samples::name());
+        alone.write(&raw);
+        let alone = alone.finish().unwrap();
+        assert!(alone.invalid.is_none() && alone.records > 1000, "{alone:?}");
+        for threads in [1, 2, 4, 9] {
+            let name = WalFileName::Segment(samples::name());
+            let (mut check, mut digester) =
+                (WalFileCheck::new(&name), Digester::new(samples::name()));
+            let input = Input {
+                file: &raw[..],
+                size: raw.len() as u64,
+                check: &mut check,
+                digester: Some(&mut digester),
+                unreadable: &|error| Error::new(ErrorKind::InvalidSource, "read").source(error),
+            };
+            let keep = Keep { memory_bytes_max: u64::MAX, folders: Vec::new() };
+            seal(input, &keep, Compression::default(), threads).unwrap();
+            assert_eq!(digester.finish().unwrap(), alone, "{threads} threads");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ const CONTINUED_BYTES_MAX: u32 = 2 << 10;
 #[derive(Debug)]
 pub struct Reader {
     name: SegmentName,
+    /// Of the rest of a record from the segment before.
+    continued_bytes_max: u32,
     /// A `.partial`: what is not valid ends the WAL there and is no damage.
     is_partial: bool,
     /// Bytes that have come.
@@ -41,6 +43,7 @@ pub struct Reader {
     timeline: u32,
     /// Where the last whole record begins.
     previous: Option<Lsn>,
+    checksum: Checksum,
     open: OpenRecord,
     outcome: Outcome,
     /// So far nothing but zeros follow what is not valid.
@@ -88,6 +91,7 @@ impl Reader {
     pub fn new(name: SegmentName) -> Self {
         Reader {
             name,
+            continued_bytes_max: CONTINUED_BYTES_MAX,
             is_partial: false,
             position: 0,
             page_header: [0; LONG_HEADER_BYTES],
@@ -95,6 +99,7 @@ impl Reader {
             state: State::Between,
             timeline: 0,
             previous: None,
+            checksum: Checksum::default(),
             open: OpenRecord::default(),
             outcome: Outcome::default(),
             only_zeros_follow: false,
@@ -104,6 +109,12 @@ impl Reader {
     /// Of a file whose end may be what a recycled one held before: what is not valid ends the WAL.
     pub fn of_partial(name: SegmentName) -> Self {
         Reader { is_partial: true, ..Reader::new(name) }
+    }
+
+    /// Of a segment the neighbours of which are read as well: keeps all that records across two of
+    /// them have here.
+    pub fn keeping_all(name: SegmentName) -> Self {
+        Reader { continued_bytes_max: u32::MAX, ..Reader::new(name) }
     }
 
     pub fn write(&mut self, mut piece: &[u8], visit: &mut impl FnMut(&Record<'_>)) {
@@ -214,7 +225,7 @@ impl Reader {
             self.outcome.continued = Some(Continued {
                 lsn: layout.start,
                 remaining,
-                bytes: (remaining <= CONTINUED_BYTES_MAX).then(Vec::new),
+                bytes: (remaining <= self.continued_bytes_max).then(Vec::new),
             });
             self.state = State::Continuing(remaining);
         }
@@ -317,15 +328,14 @@ impl Reader {
                 break;
             }
             let lsn = Lsn(layout.start.0 + position + at as u64);
-            let bytes = &body[at..at + length];
-            let mut checksum = Checksum::default();
-            checksum.data(&bytes[HEADER_BYTES..]);
-            if checksum.finish(head) != header.checksum {
-                self.fail(lsn, "record has a wrong checksum");
-                break;
-            }
             if let Err(what) = self.check_header(layout, &header, lsn) {
                 self.fail(lsn, what);
+                break;
+            }
+            let bytes = &body[at..at + length];
+            self.checksum.data(&bytes[HEADER_BYTES..]);
+            if self.checksum.finish(head) != header.checksum {
+                self.fail(lsn, "record has a wrong checksum");
                 break;
             }
             let after = position + (at + length) as u64;

@@ -94,6 +94,7 @@ impl OpenRecord {
 
     /// Of what has come, as if it were all.
     pub fn checksum(&self) -> Option<u32> {
-        self.kept.first_chunk::<HEADER_BYTES>().map(|head| self.checksum.finish(head))
+        let mut checksum = self.checksum;
+        self.kept.first_chunk::<HEADER_BYTES>().map(|head| checksum.finish(head))
     }
 }
