@@ -4,6 +4,7 @@
 //! when their transaction ends. What may go on from the segment before, or goes on in the next, is
 //! kept to the last row, so that digests of several segments add up.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -13,6 +14,8 @@ use crate::postgres::wal::transaction::TransactionRecord;
 
 /// Deletes of fewer rows by a transaction that begins and ends here are not worth a line.
 const ROWS_MIN: u64 = 100;
+/// The rank of deletes that are of interest only if they go on.
+const SMALL: u8 = 3;
 /// Files of catalogs that were never rewritten have smaller numbers (`FirstNormalObjectId`).
 const CATALOG_NUMBER_MAX: u32 = 16384;
 
@@ -22,8 +25,9 @@ const ITEMS_MAX: usize = 64;
 const WORKS_MAX: usize = 4096;
 const ENDINGS_MAX: usize = 256;
 const DROPPED_MAX: usize = 256;
-/// Of JSON, for activities and for endings each.
-const BYTES_MAX: usize = 20 << 10;
+/// Of JSON.
+const ACTIVITIES_BYTES_MAX: usize = 24 << 10;
+const ENDINGS_BYTES_MAX: usize = 16 << 10;
 
 /// Transactions seen lately, by the lower bits of their id.
 const SEEN: usize = 1024;
@@ -236,8 +240,8 @@ impl Activities {
             }
             ending.is_cut |= !push(&mut ending.subtransactions, xid);
         }
-        let bytes = ending_bytes(&ending);
-        if self.endings.len() < ENDINGS_MAX && self.endings_bytes + bytes <= BYTES_MAX {
+        let bytes = json_bytes(&ending);
+        if self.endings.len() < ENDINGS_MAX && self.endings_bytes + bytes <= ENDINGS_BYTES_MAX {
             self.endings_bytes += bytes;
             self.endings.push(ending);
         } else {
@@ -250,14 +254,13 @@ impl Activities {
         let lasting = self.works.into_values().map(|work| work.activity);
         let mut activities = self.kept;
         activities.extend(lasting);
-        // Of what is common and small none is missed but for a few rows of a larger count.
-        let is_small = |activity: &Activity| !is_worth(activity);
-        activities.sort_by_key(|it| (rank(it), std::cmp::Reverse(rows(it)), it.first_lsn, it.xid));
+        activities.sort_by_key(|it| (rank(it), Reverse(rows(it)), it.first_lsn, it.xid));
         let mut bytes = 0;
         activities.retain(|activity| {
-            bytes += activity_bytes(activity);
-            let fits = bytes <= BYTES_MAX;
-            self.is_cut |= !fits && !is_small(activity);
+            bytes += json_bytes(activity);
+            let fits = bytes <= ACTIVITIES_BYTES_MAX;
+            // Of what is small none is missed but for a few rows of a larger count.
+            self.is_cut |= !fits && is_worth(activity);
             fits
         });
         activities.sort_by_key(|activity| (activity.first_lsn, activity.xid));
@@ -304,21 +307,24 @@ fn is_catalog(file: &RelationFile) -> bool {
 }
 
 fn is_worth(activity: &Activity) -> bool {
-    rank(activity) < 2
+    rank(activity) < SMALL
 }
 
-/// 0 for what changes the schema, 1 for many rows, 2 for what is of interest only if it goes on.
+/// Of what is too much, the greatest is left out.
 fn rank(activity: &Activity) -> u8 {
-    let is_plain = activity.locks.is_empty()
-        && activity.created.is_empty()
-        && activity.truncated.is_empty()
-        && activity.dropped_databases.is_empty();
-    if !is_plain || activity.deleted.iter().any(|it| is_catalog(&it.file)) {
+    let deleted = &activity.deleted;
+    let is_many = |it: &Deleted| it.rows >= ROWS_MIN && !is_catalog(&it.file);
+    if !activity.truncated.is_empty()
+        || !activity.dropped_databases.is_empty()
+        || deleted.iter().any(is_many)
+    {
         0
-    } else if activity.deleted.iter().any(|it| it.rows >= ROWS_MIN) {
+    } else if deleted.iter().any(|it| is_catalog(&it.file)) {
         1
-    } else {
+    } else if !activity.locks.is_empty() || !activity.created.is_empty() {
         2
+    } else {
+        SMALL
     }
 }
 
@@ -331,19 +337,7 @@ fn trim(activity: &mut Activity) {
     activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= ROWS_MIN);
 }
 
-// About what they take as JSON, never less.
-
-fn activity_bytes(activity: &Activity) -> usize {
-    let relations = activity.truncated.iter().map(|it| 80 + 12 * it.relations.len());
-    160 + 80 * activity.locks.len()
-        + 40 * activity.created.len()
-        + 100 * activity.deleted.len()
-        + 12 * activity.dropped_databases.len()
-        + relations.sum::<usize>()
-}
-
-fn ending_bytes(ending: &Ending) -> usize {
-    200 + 12 * ending.subtransactions.len()
-        + 40 * ending.dropped.len()
-        + 70 * ending.dropped_stats.len()
+/// What it takes in the header of an object.
+fn json_bytes(of: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(of).map_or(0, |json| json.len() + 1)
 }

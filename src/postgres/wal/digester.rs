@@ -27,9 +27,9 @@ const HEAP_TRUNCATE: u8 = 0x30;
 /// row was deleted.
 const NO_DELETE: u8 = 0x08 | 0x10;
 
-const RESTORE_POINTS_MAX: usize = 32;
+const RESTORE_POINTS_MAX: usize = 16;
 const RELATIONS_MAX: usize = 64;
-/// What is kept of a record that goes on in the next segment.
+/// Kept of a record that goes on in the next segment.
 const UNFINISHED_BYTES_MAX: usize = 2 << 10;
 
 /// Takes a segment in pieces of any length; nothing can go wrong but what the digest then says.
@@ -231,9 +231,6 @@ impl Summary {
         let may_end = outcome.unfinished.filter(|record| {
             record.resource_manager.is_none_or(|it| it == ResourceManager::TRANSACTION)
         });
-        let too_long =
-            may_end.as_ref().is_some_and(|record| record.here as usize > UNFINISHED_BYTES_MAX);
-        let unfinished = may_end.filter(|_| !too_long);
         Digest {
             version: digest::VERSION,
             segment_size: outcome.segment_size,
@@ -250,7 +247,10 @@ impl Summary {
             end_of_recovery: self.end_of_recovery,
             activities: sifted.activities,
             endings: sifted.endings,
-            unfinished: unfinished.map(|it| fragment(it.lsn, it.total, &it.bytes)),
+            unfinished: may_end.map(|it| {
+                let kept = it.bytes.len().min(UNFINISHED_BYTES_MAX);
+                fragment(it.lsn, it.total, &it.bytes[..kept])
+            }),
             continued: outcome.continued.and_then(|it| {
                 let bytes = it.bytes.filter(|bytes| bytes.len() == it.remaining as usize)?;
                 Some(fragment(it.lsn, it.remaining, &bytes))
@@ -260,7 +260,7 @@ impl Summary {
                 what: it.what.to_owned(),
                 only_zeros_follow: it.only_zeros_follow,
             }),
-            is_cut: self.is_cut || sifted.is_cut || too_long,
+            is_cut: self.is_cut || sifted.is_cut,
         }
     }
 }
