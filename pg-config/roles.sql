@@ -8,5 +8,8 @@
 CREATE ROLE walden_backup WITH LOGIN REPLICATION
     NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOINHERIT CONNECTION LIMIT 4;
 
--- pg_stat_archiver and pg_current_wal_lsn() are open to all; connecting is, too, unless somebody took it away.
+-- pg_stat_archiver, pg_current_wal_lsn() and the catalogs are open to all; connecting is, too, unless somebody took it
+-- away. With postgres alone backups work; the others let walden save what their tables are called, which WAL does not
+-- say: no right on any table is needed, and none is given. For each database from which CONNECT was revoked:
+--   GRANT CONNECT ON DATABASE shop TO walden_backup;
 GRANT CONNECT ON DATABASE postgres TO walden_backup;

@@ -16,7 +16,7 @@ use crate::setup::knobs;
 use crate::setup::peers::{Home, Place, WALDEN};
 use crate::setup::race::{self, Lane, race};
 use crate::setup::scratch::Scratch;
-use crate::setup::table::{Table, milliseconds, ratio, size};
+use crate::setup::table::{Table, milliseconds, ratio};
 use crate::setup::wal::{Kind, Wal};
 
 const ROUNDS: usize = 24;
@@ -44,7 +44,7 @@ pub fn run() {
             milliseconds(push.saturating_sub(alone.digest)),
             ratio(alone.digest, push),
             format!("{}", alone.records),
-            size(alone.json_bytes),
+            format!("{:.1} KiB", alone.json_bytes / 1024.0),
         ]);
     }
     table.print();

@@ -136,7 +136,8 @@ impl SegmentWal {
             last_commit: digest.last_commit,
             latest_time: digest.latest_time,
             invalid: digest.invalid.as_ref().map(|invalid| invalid.lsn),
-            only_zeros_follow: digest.invalid.as_ref().is_some_and(|it| it.only_zeros_follow),
+            only_zeros_follow: (digest.invalid.as_ref())
+                .is_some_and(|it| it.only_zeros_follow || it.is_end_of_timeline),
             opens_unknown: false,
         }
     }

@@ -79,6 +79,16 @@ Exit status:
    30  what was read does not match its checksum
    70  bug in walden";
 
+pub const FIND_STATUS: &str = "\
+Exit status:
+   0  searched, with hits or without; what could not be searched is in the notes
+   2  usage or configuration
+   4  refused: no such timeline, or nothing is archived
+  20  store unreachable or not the right place   21  not allowed   22  throttled
+  30  what was read does not match its checksum
+  70  bug in walden
+  75  interrupted";
+
 pub const LIST_STATUS: &str = "\
 Exit status:
    0  listed, also where there is no backup yet

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod backup;
 pub mod window;
+pub mod find;
 pub mod list;
 pub mod restore;
 pub mod demo;
@@ -46,6 +47,8 @@ enum Command {
     Backup(backup::Backup),
     #[command(after_help = exit::WINDOW_STATUS)]
     Window(window::Window),
+    #[command(after_help = exit::FIND_STATUS)]
+    Find(find::Find),
     #[command(after_help = exit::LIST_STATUS)]
     List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
@@ -95,6 +98,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Prefetch(prefetch) => prefetch.run(app),
         Command::Backup(backup) => backup.run(app),
         Command::Window(window) => window.run(app),
+        Command::Find(find) => find.run(app),
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Demo(demo) => demo.run(app),

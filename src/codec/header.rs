@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_digest_that_is_too_long_loses_its_lists_and_nothing_else() {
         let invalid =
-            InvalidRecord { lsn: Lsn(9), what: "CRC".to_owned(), only_zeros_follow: false };
+            InvalidRecord { lsn: Lsn(9), what: "CRC".to_owned(), ..InvalidRecord::default() };
         let point = digest().restore_points.remove(0);
         let long = Digest { restore_points: vec![point; 10_000], ..digest() };
         let long = with(Digest { invalid: Some(invalid.clone()), ..long });

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod backup;
 pub mod survey;
 pub mod window;
+pub mod find;
 pub mod list;
 pub mod restore;
 pub mod demo;

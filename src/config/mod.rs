@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::repository::ClusterName;
 use crate::storage::s3;
 
+pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
     BackupSettings, Checkpoint, FetchSettings, OnInvalid, PushSettings, RepositorySettings,
@@ -85,7 +86,7 @@ pub struct Settings {
 
 impl Settings {
     pub fn resolve(overrides: &Overrides) -> Result<Settings> {
-        Settings::resolve_from(overrides, std::env::vars_os(), Path::new(file::DEFAULT_PATH))
+        Settings::resolve_from(overrides, std::env::vars_os(), Path::new(DEFAULT_PATH))
     }
 
     /// The same from an environment and a default file of the caller's.

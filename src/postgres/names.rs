@@ -175,7 +175,7 @@ impl fmt::Display for Named<'_> {
 }
 
 /// As `quote_ident` writes it, but for reserved words.
-struct Identifier<'i>(&'i str);
+pub struct Identifier<'i>(pub &'i str);
 
 impl fmt::Display for Identifier<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

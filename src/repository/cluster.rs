@@ -113,25 +113,29 @@ impl Home {
     }
 
     /// Turns "no such object" into a proven absence, or into the reason why nothing is proven.
-    ///
-    /// Once the place is proven it is asked again: the disk may have been mounted between the first
-    /// question and the proof.
     pub(super) fn absent(&self, what: &WalFileName) -> Error {
-        if let Err(unproven) = self.prove() {
-            return unproven;
-        }
-        match self.storage.head(&self.wal_key(what)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Error::new(
+        match self.is_there_after_all(what) {
+            Ok(false) => Error::new(
                 ErrorKind::Absent,
                 format!("{what} is not archived in {}, where this cluster archives", self.url()),
             )
             .hint("To PostgreSQL this is the end of the archive."),
             Err(undecided) => undecided,
-            Ok(_) => {
+            Ok(true) => {
                 let message = format!("{what} was not in {}, and a moment later is", self.url());
                 Error::new(ErrorKind::Unreachable, message)
                     .hint("It was stored or mounted just now, or the store is of two minds.")
             }
+        }
+    }
+
+    /// Once the place is proven it is asked again: the disk may have been mounted between the first
+    /// question and the proof, and the file may have been stored.
+    pub(super) fn is_there_after_all(&self, what: &WalFileName) -> Result<bool> {
+        self.prove()?;
+        match self.storage.head(&self.wal_key(what)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            found => found.map(|_| true),
         }
     }
 }

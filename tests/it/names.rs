@@ -130,10 +130,11 @@ fn they_are_those_of_the_catalogs_of_every_database_that_lets_us_in() {
         let mut archiving = Archiving::start(Cluster::builder(major).tablespace("space"));
         let cluster = &archiving.cluster;
         cluster.sql("CREATE DATABASE \"Zwölf \"\"12\"\"\" TABLESPACE space");
-        for name in ["closed", "refused"] {
+        for name in ["closed", "refused", "private"] {
             cluster.sql(&format!("CREATE DATABASE {name}"));
         }
         cluster.sql("ALTER DATABASE closed ALLOW_CONNECTIONS false");
+        cluster.sql("REVOKE CONNECT ON DATABASE private FROM PUBLIC");
         // No right on any table, and no superuser: CONNECT, which everybody has, is enough.
         cluster.sql("CREATE ROLE reader LOGIN REPLICATION");
         let databases = ["postgres", "Zwölf \"12\""];
@@ -153,7 +154,7 @@ fn they_are_those_of_the_catalogs_of_every_database_that_lets_us_in() {
         let (output, report) = archiving.backup_as("reader");
 
         assert_eq!(output.stderr.lines().count(), 1, "{output}");
-        let output = output.stderr_has("refused").stderr_has("pg_hba.conf");
+        let output = output.stderr_has("refused").stderr_has("pg_hba.conf").stderr_has("1 more");
         assert!(!output.stderr.contains("closed"), "what is closed on purpose is no news");
         let names = archiving.saved();
         let known: usize =
@@ -162,8 +163,8 @@ fn they_are_those_of_the_catalogs_of_every_database_that_lets_us_in() {
         assert_knows(&names, &archiving.cluster, "template1");
         let mut unread: Vec<&str> = names.unread().map(|(database, _)| database).collect();
         unread.sort_unstable();
-        assert_eq!(unread, ["closed", "refused"]);
-        assert_eq!(report["names"]["unread"].as_array().unwrap().len(), 2);
+        assert_eq!(unread, ["closed", "private", "refused"]);
+        assert_eq!(report["names"]["unread"].as_array().unwrap().len(), 3);
         assert_eq!(report["names"]["databases"], 3);
         assert_eq!(report["names"]["relations"], names.relation_count());
 

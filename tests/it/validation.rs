@@ -468,6 +468,7 @@ fn the_segment_in_which_a_standbys_timeline_ended_is_archived() {
     let object = object.unwrap_or_else(|| panic!("no {segment} in {objects:?}"));
     let invalid = digest_of(object).invalid.expect("a mark");
     assert_eq!(invalid.what, "the WAL goes on with timeline 2");
+    assert!(invalid.is_end_of_timeline);
     assert!(invalid.lsn >= here, "{invalid:?}");
     assert!(!follower.log().contains("warning"), "{}", follower.log());
 }

@@ -11,7 +11,7 @@ mod truncates;
 
 use std::collections::BTreeSet;
 
-use crate::catalog::events::names::{Known, Names};
+use crate::catalog::events::names::{Known, Lookup};
 use crate::catalog::events::transactions::Transaction;
 use crate::postgres::wal::digest::RelationFile;
 
@@ -37,6 +37,8 @@ pub struct Deed {
     pub file: Option<RelationFile>,
     /// Deleted.
     pub rows: Option<u64>,
+    /// It may be an index that was built anew: only the WAL itself can tell.
+    pub may_be_index: bool,
     /// A sentence for who reads it.
     pub note: Option<String>,
 }
@@ -51,7 +53,7 @@ pub enum What {
 
 /// What a committed transaction did that cannot be undone in the server; deletes of `rows_min` rows
 /// and more.
-pub fn deeds(transaction: &Transaction, names: &dyn Names, rows_min: u64) -> Vec<Deed> {
+pub fn deeds(transaction: &Transaction, names: &dyn Lookup, rows_min: u64) -> Vec<Deed> {
     let scene = Scene::of(transaction, names);
     let mut deeds = scene.dropped_databases();
     let drops = scene.drops();
@@ -65,7 +67,7 @@ pub fn deeds(transaction: &Transaction, names: &dyn Names, rows_min: u64) -> Vec
 /// A transaction with what its traces mean.
 struct Scene<'a> {
     transaction: &'a Transaction,
-    names: &'a dyn Names,
+    names: &'a dyn Lookup,
     /// Relations that were dropped, transient ones not among them.
     dropped: Vec<Gone>,
     /// Made and dropped again in this transaction: by whoever asked, or by a rewrite.
@@ -79,7 +81,7 @@ struct Gone {
 }
 
 impl<'a> Scene<'a> {
-    fn of(transaction: &'a Transaction, names: &'a dyn Names) -> Self {
+    fn of(transaction: &'a Transaction, names: &'a dyn Lookup) -> Self {
         let created: BTreeSet<(u32, u32)> =
             transaction.did.created.iter().map(|file| (file.database, file.number)).collect();
         let mut seen = BTreeSet::new();
@@ -94,7 +96,7 @@ impl<'a> Scene<'a> {
                 transient.insert(oid);
                 continue;
             }
-            let known = names.by_oid(stats.database, oid, transaction.end.lsn);
+            let known = names.by_oid(stats.database, oid, transaction.end.time);
             dropped.push(Gone { database: stats.database, oid, known });
         }
         Scene { transaction, names, dropped, transient }
@@ -111,6 +113,7 @@ impl<'a> Scene<'a> {
             oid: Some(database),
             file: None,
             rows: None,
+            may_be_index: false,
             note: None,
         };
         databases.into_iter().map(deed).collect()
@@ -121,7 +124,7 @@ impl<'a> Scene<'a> {
     }
 
     fn deletes(&self, rows_min: u64, gone: &BTreeSet<u32>) -> Vec<Deed> {
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let mut deeds = Vec::new();
         for rows in self.transaction.did.deleted.values() {
             let file = rows.file;
@@ -134,7 +137,7 @@ impl<'a> Scene<'a> {
             }
             let relation = self.names.by_file(file, at);
             let is_known_noise = relation.as_ref().is_some_and(|known| {
-                let is_data = known.kind.has_rows() && !known.is_of_the_system();
+                let is_data = known.has_rows() && !known.is_of_the_system();
                 !is_data && known.oid != LARGE_OBJECTS || gone.contains(&known.oid)
             });
             if !is_known_noise {
@@ -145,6 +148,7 @@ impl<'a> Scene<'a> {
                     relation,
                     file: Some(file),
                     rows: Some(rows.rows),
+                    may_be_index: false,
                     note: None,
                 });
             }

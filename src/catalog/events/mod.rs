@@ -7,6 +7,6 @@ pub mod classify;
 pub mod pattern;
 
 pub use classify::{Deed, What, deeds};
-pub use names::{Kind, Known, Names};
+pub use names::{Known, Lookup};
 pub use pattern::Pattern;
 pub use transactions::{Transaction, Transactions, Unended};

@@ -1,82 +1,41 @@
 //! What relations are called: asked of whoever has a map of names.
 
-use crate::postgres::Lsn;
+use jiff::Timestamp;
+
+use crate::postgres::names::RelationKind;
 use crate::postgres::wal::digest::RelationFile;
 
 /// A relation as a map of names knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub oid: u32,
+    /// `None` where it belongs to all databases.
+    pub database: Option<String>,
     pub schema: String,
     pub name: String,
-    pub kind: Kind,
-    /// The table of an index or of a toast table, the table that owns a sequence.
+    /// As a person would write it in SQL, with its database before it.
+    pub full_name: String,
+    pub kind: RelationKind,
+    /// The table that an index or a TOAST table belongs to.
     pub table: Option<u32>,
+    pub is_temporary: bool,
+    pub is_unlogged: bool,
 }
 
-/// `pg_class.relkind`, as far as a search tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Table,
-    PartitionedTable,
-    ForeignTable,
-    MaterializedView,
-    View,
-    Index,
-    Sequence,
-    Toast,
-    CompositeType,
-}
-
-/// Names are as of some moment: that nearest to `at` counts.
-pub trait Names {
-    fn by_oid(&self, database: u32, oid: u32, at: Lsn) -> Option<Known>;
-    fn by_file(&self, file: RelationFile, at: Lsn) -> Option<Known>;
-    fn database(&self, oid: u32, at: Lsn) -> Option<String>;
-}
-
-impl Kind {
-    /// `r`, `p` and so on.
-    pub fn from_relkind(relkind: char) -> Option<Kind> {
-        Some(match relkind {
-            'r' => Kind::Table,
-            'p' => Kind::PartitionedTable,
-            'f' => Kind::ForeignTable,
-            'm' => Kind::MaterializedView,
-            'v' => Kind::View,
-            'i' | 'I' => Kind::Index,
-            'S' => Kind::Sequence,
-            't' => Kind::Toast,
-            'c' => Kind::CompositeType,
-            _ => return None,
-        })
-    }
-
-    /// As people say it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Table => "table",
-            Kind::PartitionedTable => "partitioned table",
-            Kind::ForeignTable => "foreign table",
-            Kind::MaterializedView => "materialized view",
-            Kind::View => "view",
-            Kind::Index => "index",
-            Kind::Sequence => "sequence",
-            Kind::Toast => "toast table",
-            Kind::CompositeType => "composite type",
-        }
-    }
-
-    /// Whether it has rows in files of its own that somebody may miss.
-    pub fn has_rows(self) -> bool {
-        matches!(self, Kind::Table | Kind::MaterializedView)
-    }
+/// Names as of some moment: those nearest to `at` count.
+pub trait Lookup {
+    fn by_oid(&self, database: u32, oid: u32, at: Timestamp) -> Option<Known>;
+    fn by_file(&self, file: RelationFile, at: Timestamp) -> Option<Known>;
 }
 
 impl Known {
-    /// `schema.name`
-    pub fn qualified(&self) -> String {
-        format!("{}.{}", self.schema, self.name)
+    pub fn is_index(&self) -> bool {
+        matches!(self.kind, RelationKind::Index | RelationKind::PartitionedIndex)
+    }
+
+    /// Whether it has rows in a file of its own.
+    pub fn has_rows(&self) -> bool {
+        matches!(self.kind, RelationKind::Table | RelationKind::MaterializedView)
     }
 
     pub fn is_of_the_system(&self) -> bool {

@@ -20,6 +20,14 @@ impl Pattern {
             || database.is_some_and(|database| self.fits_text(&format!("{database}.{two}")))
     }
 
+    /// Whether it may name a table of a database: `shop.*`, `shop.public.orders`, `*`.
+    pub fn may_be_in(&self, database: &str) -> bool {
+        let stars = self.0.iter().position(|c| *c == '.').unwrap_or(self.0.len());
+        let is_whole = self.0.iter().all(|c| *c == '*');
+        is_whole
+            || self.0.contains(&'.') && fits(&self.0[..stars], &Vec::from_iter(database.chars()))
+    }
+
     pub fn fits_text(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
         fits(&self.0, &text)
@@ -90,6 +98,13 @@ mod tests {
             assert!(!fits(pattern), "{pattern}");
         }
         assert!("".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn a_pattern_may_mean_tables_of_one_database() {
+        let may = |pattern: &str| pattern.parse::<Pattern>().unwrap().may_be_in("shop");
+        assert!(may("*") && may("shop.*") && may("sh*.public.t") && may("shop.public.orders"));
+        assert!(!may("orders") && !may("public.orders") && !may("other.*"));
     }
 
     #[test]

@@ -104,6 +104,16 @@ impl Transactions {
         unended
     }
 
+    /// Whether its end, wherever it is, makes an event. The end of one that removes files is in a
+    /// digest always.
+    pub fn is_of_interest(&self, xid: u32, rows_min: u64) -> bool {
+        self.open.get(&xid).is_some_and(|open| {
+            let did = &open.did;
+            let rows = did.deleted.values().any(|rows| rows.rows >= rows_min);
+            rows || !did.truncated.is_empty()
+        })
+    }
+
     fn note(&mut self, segment: SegmentName, activity: &Activity) {
         let did = Deeds {
             first_lsn: Some(activity.first_lsn),

@@ -19,7 +19,10 @@ pub fn save(
             if let Some(first) = notes.first() {
                 let more = notes.len() - 1;
                 let more = if more > 0 { format!(", and {more} more such") } else { String::new() };
-                tracing::warn!("not all names of tables were saved: {first}{more}");
+                tracing::warn!(
+                    "not all names of tables were saved: {first}{more} (hint: The role needs \
+                     CONNECT on each database, and pg_hba.conf must let it in)"
+                );
             }
             Some(facts)
         }

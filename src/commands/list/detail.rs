@@ -4,7 +4,7 @@ use crate::codec::Origin;
 use crate::commands::list::Listed;
 use crate::error::{ErrorKind, Result};
 use crate::repository::manifest::Tablespace;
-use crate::repository::{Home, Manifest, NamesFacts};
+use crate::repository::{BackupFacts, Home, Manifest, NamesFacts, layout};
 
 /// More of the same is in `wrong_packs`.
 const REASONS_MAX: usize = 3;
@@ -25,7 +25,7 @@ pub struct Detail {
 }
 
 /// A manifest whose header can be read may still be damaged.
-pub fn add(listed: &mut Listed, home: &Home) -> Result<()> {
+pub fn add(listed: &mut Listed, facts: &BackupFacts, home: &Home) -> Result<()> {
     let manifest = match home.manifest(&listed.id) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             listed.usable = false;
@@ -35,11 +35,13 @@ pub fn add(listed: &mut Listed, home: &Home) -> Result<()> {
         manifest => manifest?,
     };
     let wrong_packs = wrong_packs(&manifest, home)?;
-    if !wrong_packs.is_empty() {
-        let reasons = listed.reason.iter().chain(wrong_packs.iter().take(REASONS_MAX));
-        listed.reason = Some(reasons.map(String::as_str).collect::<Vec<_>>().join("; "));
-        listed.usable = false;
+    let mut reasons: Vec<String> = listed.reason.take().into_iter().collect();
+    reasons.extend(wrong_packs.iter().take(REASONS_MAX).cloned());
+    if *facts != manifest.facts() {
+        reasons.push("the header of its manifest says other than its content".to_owned());
     }
+    listed.usable = reasons.is_empty();
+    listed.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     let names = match home.names_facts(&listed.id) {
         // Nothing that a restore needs.
         Err(error) if error.kind() == ErrorKind::Corrupt => None,
@@ -61,7 +63,7 @@ fn wrong_packs(manifest: &Manifest, home: &Home) -> Result<Vec<String>> {
     let there = home.packs(&manifest.id)?;
     let numbered = (0..).zip(&manifest.packs);
     let wrong = numbered.filter_map(|(number, pack)| {
-        let name = crate::repository::layout::pack_name(number);
+        let name = layout::pack_name(number);
         match there.get(&number) {
             None => Some(format!("{name} is missing")),
             Some(stored) if *stored != pack.stored => {

@@ -100,11 +100,14 @@ pub fn show(repository: &Repository, id: &BackupId) -> Result<Report> {
                 continue;
             }
             Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-            known => known,
+            facts => facts,
         };
+        let known = facts.as_ref().ok().cloned();
         let mut cluster = cluster(&home, vec![(id.clone(), facts)])?;
         for listed in &mut cluster.backups {
-            detail::add(listed, &home)?;
+            if let Some(facts) = &known {
+                detail::add(listed, facts, &home)?;
+            }
         }
         clusters.push(cluster);
     }

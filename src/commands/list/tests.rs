@@ -146,6 +146,26 @@ fn one_in_detail_shows_packs_that_are_missing_or_of_another_size() {
     assert!(error.hint_text().unwrap().contains(manifest.id.as_str()), "{error:?}");
 }
 
+/// The header has no checksum of its own.
+#[test]
+fn a_header_that_says_other_than_the_manifest_is_noticed_in_detail() {
+    let (storage, repository, home) = repository();
+    let manifest = publish(&home, 1);
+    archive(&home, "000000010000000000000002");
+    archive(&home, "000000010000000000000003");
+    home.put_pack(&manifest.id, 0, &Body::new(vec![7; 3000])).unwrap();
+    let usable = || show(&repository, &manifest.id).unwrap().clusters[0].backups[0].usable;
+    assert!(usable());
+    let key = home.manifest_key(&manifest.id);
+    let sealed = storage.get(&key).unwrap().to_vec();
+    let (from, to) = (b"\"end_lsn\":\"0/300100\"", b"\"end_lsn\":\"0/300101\"");
+    let at = sealed.windows(from.len()).position(|window| window == from).unwrap();
+    let flipped = [&sealed[..at], to, &sealed[at + to.len()..]].concat();
+    storage.delete(&key).unwrap();
+    storage.put_new(&key, &Body::new(flipped)).unwrap();
+    assert!(!usable());
+}
+
 #[test]
 fn many_backups_take_a_request_each_and_few_besides() {
     use crate::storage::Verb;

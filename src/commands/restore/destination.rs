@@ -238,7 +238,10 @@ fn refuse_full(
                 ByteSize::b(free).display().iec(),
                 folder.display()
             ))
-            .hint("Free some, or restore elsewhere; what replay adds to tables needs room beyond that."));
+            .hint(
+                "Free some, or restore elsewhere; what replay adds to tables needs room beyond \
+                 that.",
+            ));
         }
     }
     Ok(())

@@ -26,8 +26,8 @@ pub type Listing = BTreeMap<TimelineId, Vec<u32>>;
 /// Of one home, on one host.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    state: Option<StateDirectory>,
-    lists_anew: bool,
+    pub(super) state: Option<StateDirectory>,
+    pub(super) lists_anew: bool,
 }
 
 /// What is remembered of a log file.

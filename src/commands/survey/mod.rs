@@ -47,7 +47,7 @@ fn backups(home: &Home, notes: &mut Vec<String>) -> Result<Vec<BackupSummary>> {
 }
 
 /// The timelines, by the history files that can be read.
-fn tree(home: &Home, notes: &mut Vec<String>) -> Result<TimelineTree> {
+pub fn tree(home: &Home, notes: &mut Vec<String>) -> Result<TimelineTree> {
     let mut histories = Vec::new();
     for timeline in home.histories()? {
         let mut text = Vec::new();
@@ -77,3 +77,6 @@ fn summary(facts: BackupFacts) -> BackupSummary {
         wal_segment_size: facts.wal_segment_size,
     }
 }
+
+#[cfg(test)]
+mod tests;

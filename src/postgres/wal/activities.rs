@@ -13,21 +13,54 @@ use crate::postgres::wal::digest::{Activity, Deleted, Ending, Lock, RelationFile
 use crate::postgres::wal::transaction::TransactionRecord;
 
 /// Deletes of fewer rows by a transaction that begins and ends here are not worth a line.
-const ROWS_MIN: u64 = 100;
+pub const ROWS_MIN: u64 = 100;
 /// The rank of deletes that are of interest only if they go on.
 const SMALL: u8 = 3;
 /// Files of catalogs that were never rewritten have smaller numbers (`FirstNormalObjectId`).
 const CATALOG_NUMBER_MAX: u32 = 16384;
 
-/// Of each list of one activity, and of the subtransactions of an ending.
-const ITEMS_MAX: usize = 64;
-/// Transactions at work at one time.
-const WORKS_MAX: usize = 4096;
-const ENDINGS_MAX: usize = 256;
-const DROPPED_MAX: usize = 256;
-/// Of JSON.
-const ACTIVITIES_BYTES_MAX: usize = 24 << 10;
-const ENDINGS_BYTES_MAX: usize = 16 << 10;
+/// `pg_largeobject`, the one with data of users.
+const LARGE_OBJECTS: u32 = 2613;
+/// `ObjectStats.kind`
+const OF_DATABASE: u32 = 1;
+
+/// What a digest holds at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of each list of one activity, and of the subtransactions of an ending.
+    items: usize,
+    /// Transactions at work at one time.
+    works: usize,
+    endings: usize,
+    dropped: usize,
+    /// Of JSON.
+    activities_bytes: usize,
+    endings_bytes: usize,
+    rows_min: u64,
+}
+
+impl Limits {
+    /// Of a digest in a header.
+    pub const ORDINARY: Limits = Limits {
+        items: 64,
+        works: 4096,
+        endings: 256,
+        dropped: 256,
+        activities_bytes: 24 << 10,
+        endings_bytes: 16 << 10,
+        rows_min: ROWS_MIN,
+    };
+    /// Of one that is made to be looked at once.
+    pub const NONE: Limits = Limits {
+        items: usize::MAX,
+        works: usize::MAX,
+        endings: usize::MAX,
+        dropped: usize::MAX,
+        activities_bytes: usize::MAX,
+        endings_bytes: usize::MAX,
+        rows_min: 1,
+    };
+}
 
 /// Transactions seen lately, by the lower bits of their id.
 const SEEN: usize = 1024;
@@ -40,6 +73,7 @@ const FIRST: u32 = 4;
 
 #[derive(Debug)]
 pub struct Activities {
+    limits: Limits,
     seen: Box<[Seen; SEEN]>,
     /// Distinct transactions so far.
     count: u32,
@@ -96,9 +130,10 @@ pub struct Sifted {
     pub is_cut: bool,
 }
 
-impl Default for Activities {
-    fn default() -> Self {
+impl Activities {
+    pub fn new(limits: Limits) -> Self {
         Activities {
+            limits,
             seen: Box::new([Seen::default(); SEEN]),
             count: 0,
             highest: 0,
@@ -109,9 +144,7 @@ impl Default for Activities {
             is_cut: false,
         }
     }
-}
 
-impl Activities {
     /// A record of a transaction, whatever it says.
     #[inline]
     pub fn see(&mut self, xid: u32, lsn: Lsn) {
@@ -132,39 +165,44 @@ impl Activities {
     }
 
     pub fn lock(&mut self, xid: u32, lock: Lock) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lock.lsn) {
             let locks = &mut work.activity.locks;
             let same = |it: &Lock| (it.database, it.relation) == (lock.database, lock.relation);
             if !locks.iter().any(same) {
-                work.activity.is_cut |= !push(locks, lock);
+                work.activity.is_cut |= !push(locks, lock, items);
             }
         }
     }
 
     pub fn created(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.created, file);
+            work.activity.is_cut |= !push(&mut work.activity.created, file, items);
         }
     }
 
     pub fn truncated(&mut self, xid: u32, truncated: Truncated) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, truncated.lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.truncated, truncated);
+            work.activity.is_cut |= !push(&mut work.activity.truncated, truncated, items);
         }
     }
 
     pub fn dropped_database(&mut self, xid: u32, lsn: Lsn, database: u32) {
+        let items = self.limits.items;
         if let Some(work) = self.work(xid, lsn) {
-            work.activity.is_cut |= !push(&mut work.activity.dropped_databases, database);
+            work.activity.is_cut |= !push(&mut work.activity.dropped_databases, database, items);
         }
     }
 
     pub fn deleted(&mut self, xid: u32, lsn: Lsn, file: RelationFile) {
+        let items = self.limits.items;
         let Some(work) = self.work(xid, lsn) else { return };
         let deleted = &mut work.activity.deleted;
         if deleted.get(work.latest).is_none_or(|it| it.file != file) {
             work.latest = deleted.iter().position(|it| it.file == file).unwrap_or_else(|| {
-                work.activity.is_cut |= !push(deleted, Deleted { file, rows: 0, lsn });
+                work.activity.is_cut |= !push(deleted, Deleted { file, rows: 0, lsn }, items);
                 deleted.len()
             });
             work.latest = work.latest.min(deleted.len().saturating_sub(1));
@@ -184,19 +222,26 @@ impl Activities {
     }
 
     pub fn end(&mut self, end: &TransactionRecord<'_>) {
+        let rows_min = self.limits.rows_min;
         let seen = self.seen[slot(end.xid)];
-        let is_old = seen.xid != end.xid || seen.is_old;
+        // Of one of which nothing else was seen here the rest was before.
+        let is_old = seen.xid != end.xid || seen.is_old || seen.first == end.lsn;
+        let removes_files = end.files().len() > 0 || end.stats().any(|it| it.kind == OF_DATABASE);
         let mut has_activity = false;
         let mut active_subtransactions = Vec::new();
         for xid in end.subtransactions().chain([end.xid]) {
-            let Some(work) = self.works.remove(&xid) else { continue };
+            let Some(mut work) = self.works.remove(&xid) else { continue };
+            if !removes_files {
+                forget_schema(&mut work.activity);
+            }
             // What was undone here is nothing; of what was undone of earlier, others learn by the
             // ending.
             let has_early_rows = work.is_early && !work.activity.deleted.is_empty();
-            if xid != end.xid && (is_worth(&work.activity) || has_early_rows) {
+            let is_worth = is_worth(&work.activity, rows_min);
+            if xid != end.xid && (is_worth || has_early_rows) {
                 active_subtransactions.push(xid);
             }
-            let worth = (end.is_commit && is_worth(&work.activity)) || has_early_rows;
+            let worth = (end.is_commit && is_worth) || has_early_rows;
             has_activity |= worth;
             if end.is_commit && worth {
                 self.keep(xid, end.xid, work);
@@ -210,12 +255,12 @@ impl Activities {
 
     fn keep(&mut self, xid: u32, top: u32, mut work: Work) {
         if !work.is_early {
-            trim(&mut work.activity);
+            trim(&mut work.activity, self.limits.rows_min);
         }
         if xid != top {
             work.activity.top = Some(top);
         }
-        if self.kept.len() < WORKS_MAX {
+        if self.kept.len() < self.limits.works {
             self.kept.push(work.activity);
         } else {
             self.is_cut = true;
@@ -227,21 +272,23 @@ impl Activities {
             at: end.at(),
             is_commit: end.is_commit,
             subtransactions: active,
-            dropped: end.files().take(DROPPED_MAX).collect(),
-            dropped_stats: end.stats().take(DROPPED_MAX).collect(),
+            dropped: end.files().take(self.limits.dropped).collect(),
+            dropped_stats: end.stats().take(self.limits.dropped).collect(),
             database: end.database,
             is_cut: end.is_cut
-                || end.files().len() > DROPPED_MAX
-                || end.stats().len() > DROPPED_MAX,
+                || end.files().len() > self.limits.dropped
+                || end.stats().len() > self.limits.dropped,
         };
         for xid in end.subtransactions() {
             if ending.subtransactions.contains(&xid) {
                 continue;
             }
-            ending.is_cut |= !push(&mut ending.subtransactions, xid);
+            ending.is_cut |= !push(&mut ending.subtransactions, xid, self.limits.items);
         }
         let bytes = json_bytes(&ending);
-        if self.endings.len() < ENDINGS_MAX && self.endings_bytes + bytes <= ENDINGS_BYTES_MAX {
+        if self.endings.len() < self.limits.endings
+            && self.endings_bytes + bytes <= self.limits.endings_bytes
+        {
             self.endings_bytes += bytes;
             self.endings.push(ending);
         } else {
@@ -254,13 +301,15 @@ impl Activities {
         let lasting = self.works.into_values().map(|work| work.activity);
         let mut activities = self.kept;
         activities.extend(lasting);
-        activities.sort_by_key(|it| (rank(it), Reverse(rows(it)), it.first_lsn, it.xid));
+        let Limits { rows_min, activities_bytes, .. } = self.limits;
+        activities.sort_by_key(|it| (rank(it, rows_min), Reverse(rows(it)), it.first_lsn, it.xid));
         let mut bytes = 0;
         activities.retain(|activity| {
-            bytes += json_bytes(activity);
-            let fits = bytes <= ACTIVITIES_BYTES_MAX;
+            let own = json_bytes(activity);
+            let fits = bytes + own <= activities_bytes;
+            bytes += if fits { own } else { 0 };
             // Of what is small none is missed but for a few rows of a larger count.
-            self.is_cut |= !fits && is_worth(activity);
+            self.is_cut |= !fits && is_worth(activity, rows_min);
             fits
         });
         activities.sort_by_key(|activity| (activity.first_lsn, activity.xid));
@@ -269,7 +318,11 @@ impl Activities {
 
     /// Of a transaction that `see` was told of, or of another that a record names.
     fn work(&mut self, xid: u32, lsn: Lsn) -> Option<&mut Work> {
-        if self.works.len() >= WORKS_MAX && !self.works.contains_key(&xid) {
+        // Files may be made before their transaction has an id.
+        if xid == 0 {
+            return None;
+        }
+        if self.works.len() >= self.limits.works && !self.works.contains_key(&xid) {
             self.is_cut = true;
             return None;
         }
@@ -294,8 +347,8 @@ fn precedes(one: u32, other: u32) -> bool {
 }
 
 /// `false` if there is no room.
-fn push<T>(list: &mut Vec<T>, item: T) -> bool {
-    let has_room = list.len() < ITEMS_MAX;
+fn push<T>(list: &mut Vec<T>, item: T, items_max: usize) -> bool {
+    let has_room = list.len() < items_max;
     if has_room {
         list.push(item);
     }
@@ -306,14 +359,14 @@ fn is_catalog(file: &RelationFile) -> bool {
     file.number < CATALOG_NUMBER_MAX
 }
 
-fn is_worth(activity: &Activity) -> bool {
-    rank(activity) < SMALL
+fn is_worth(activity: &Activity, rows_min: u64) -> bool {
+    rank(activity, rows_min) < SMALL
 }
 
 /// Of what is too much, the greatest is left out.
-fn rank(activity: &Activity) -> u8 {
+fn rank(activity: &Activity, rows_min: u64) -> u8 {
     let deleted = &activity.deleted;
-    let is_many = |it: &Deleted| it.rows >= ROWS_MIN && !is_catalog(&it.file);
+    let is_many = |it: &Deleted| it.rows >= rows_min && !is_catalog(&it.file);
     if !activity.truncated.is_empty()
         || !activity.dropped_databases.is_empty()
         || deleted.iter().any(is_many)
@@ -332,9 +385,18 @@ fn rows(activity: &Activity) -> u64 {
     activity.deleted.iter().map(|it| it.rows).sum()
 }
 
+/// Nothing was dropped, emptied or rewritten by who removed no file: CREATE, LOCK, temporary tables
+/// and the like, which are common. What was made stays: its name is in the WAL here.
+fn forget_schema(activity: &mut Activity) {
+    activity.locks.clear();
+    activity.truncated.clear();
+    activity.dropped_databases.clear();
+    activity.deleted.retain(|it| !is_catalog(&it.file) || it.file.number == LARGE_OBJECTS);
+}
+
 /// Leaves out what is not worth a line.
-fn trim(activity: &mut Activity) {
-    activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= ROWS_MIN);
+fn trim(activity: &mut Activity, rows_min: u64) {
+    activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= rows_min);
 }
 
 /// What it takes in the header of an object.

@@ -214,7 +214,7 @@ pub struct Fragment {
     pub bytes: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvalidRecord {
     pub lsn: Lsn,
     /// What is wrong with it, for people.
@@ -223,6 +223,9 @@ pub struct InvalidRecord {
     /// which the timeline it followed has ended (`archive_mode` = always).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_zeros_follow: bool,
+    /// No damage: a history file beside it said that the timeline ended here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_end_of_timeline: bool,
 }
 
 /// The end of a transaction whose record begins in one segment and ends in the next; `None` if

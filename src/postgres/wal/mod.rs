@@ -6,6 +6,7 @@ mod fields;
 pub mod record;
 pub mod reader;
 pub mod transaction;
+pub mod class_row;
 pub mod digest;
 mod activities;
 pub mod digester;

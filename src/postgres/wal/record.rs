@@ -41,6 +41,7 @@ impl ResourceManager {
     pub const STORAGE: ResourceManager = ResourceManager(2);
     pub const DATABASE: ResourceManager = ResourceManager(4);
     pub const STANDBY: ResourceManager = ResourceManager(8);
+    pub const HEAP2: ResourceManager = ResourceManager(9);
     pub const HEAP: ResourceManager = ResourceManager(10);
 
     const BUILT_IN_MAX: u8 = 21;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::events::classify::{Deed, Gone, Scene, What};
-use crate::catalog::events::names::{Kind, Known};
+use crate::catalog::events::names::Known;
+use crate::postgres::names::RelationKind;
 use crate::postgres::wal::digest::{Lock, RelationFile};
 
 const PG_TYPE: u32 = 1247;
@@ -22,7 +23,7 @@ impl Scene<'_> {
             }
         }
         deeds.extend(self.nameless_drops().into_iter().map(|gone| {
-            let note = "no backup knows its name; it was made after the last one that could";
+            let note = "No map of names knows it: it was made after the last backup before.";
             self.drop_of(gone, Some(note.to_owned()))
         }));
         deeds
@@ -38,6 +39,7 @@ impl Scene<'_> {
             oid: Some(gone.oid),
             file,
             rows: None,
+            may_be_index: false,
             note,
         }
     }
@@ -47,12 +49,23 @@ impl Scene<'_> {
     fn is_worth_telling(&self, known: &Known) -> bool {
         let has_files = !self.transaction.dropped.is_empty();
         match known.kind {
-            Kind::Table | Kind::MaterializedView => has_files,
-            Kind::PartitionedTable | Kind::ForeignTable | Kind::View => true,
-            Kind::Toast | Kind::CompositeType => false,
-            Kind::Sequence => has_files && !known.table.is_some_and(|table| self.is_dropped(table)),
-            Kind::Index => has_files && self.is_plain_drop_of_index(known),
+            _ if known.is_temporary => false,
+            RelationKind::Table | RelationKind::MaterializedView => has_files,
+            RelationKind::PartitionedTable | RelationKind::ForeignTable | RelationKind::View => {
+                true
+            }
+            RelationKind::Toast | RelationKind::CompositeType | RelationKind::Other => false,
+            RelationKind::Sequence => has_files && !self.drops_a_table(),
+            RelationKind::Index | RelationKind::PartitionedIndex => {
+                has_files && self.is_plain_drop_of_index(known)
+            }
         }
+    }
+
+    /// A sequence goes with the table that owns it, and nobody kept which one that is.
+    fn drops_a_table(&self) -> bool {
+        let mut known = self.dropped.iter().filter_map(|gone| gone.known.as_ref());
+        known.any(|known| known.kind == RelationKind::Table)
     }
 
     /// DROP INDEX locks the table and makes no file. REINDEX CONCURRENTLY, the last transaction of
@@ -78,8 +91,12 @@ impl Scene<'_> {
         let is_counted = rows_of(PG_CLASS) >= all as u64;
         let mut tables = if is_counted {
             // A row of its own and one of its array for everything that has a row type.
-            let has_row_type =
-                |known: &Known| !matches!(known.kind, Kind::Index | Kind::Sequence | Kind::Toast);
+            let has_row_type = |known: &Known| {
+                !matches!(
+                    known.kind,
+                    RelationKind::Index | RelationKind::Sequence | RelationKind::Toast
+                )
+            };
             let named = self.dropped.iter().filter_map(|gone| gone.known.as_ref());
             let named = named.filter(|known| has_row_type(known)).count();
             let rewritten = usize::from(!self.transient.is_empty());
@@ -110,7 +127,7 @@ impl Scene<'_> {
     /// rewrite the number of a file is no longer its table's oid: then as many stay as there are
     /// files of nobody.
     fn leave_out_fileless(&self, nameless: &mut Vec<&Gone>) {
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let files = &self.transaction.dropped;
         let is_nobodys = |file: &&RelationFile| {
             !self.is_dropped(file.number) && self.names.by_file(**file, at).is_none()

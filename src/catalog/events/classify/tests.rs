@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::catalog::events::classify::{What, deeds};
-use crate::catalog::events::names::{Kind, Known, Names};
+use crate::catalog::events::names::{Known, Lookup};
 use crate::catalog::events::transactions::{Transaction, Transactions};
+use crate::postgres::names::RelationKind as Kind;
 use crate::postgres::wal::digest::{
     Activity, Deleted, Digest, Ending, Lock, ObjectStats, RelationFile, TransactionEnd, Truncated,
 };
@@ -20,8 +23,18 @@ impl Map {
     fn of(relations: &[(u32, u32, &str, Kind, Option<u32>)]) -> Map {
         let known = relations.iter().map(|(oid, file, name, kind, table)| {
             let schema = if *kind == Kind::Toast { "pg_toast" } else { "public" };
-            let (schema, name) = (schema.to_owned(), (*name).to_owned());
-            (*oid, (*file, Known { oid: *oid, schema, name, kind: *kind, table: *table }))
+            let known = Known {
+                oid: *oid,
+                database: Some("shop".to_owned()),
+                schema: schema.to_owned(),
+                name: (*name).to_owned(),
+                full_name: format!("shop.{schema}.{name}"),
+                kind: *kind,
+                table: *table,
+                is_temporary: false,
+                is_unlogged: false,
+            };
+            (*oid, (*file, known))
         });
         Map(known.collect())
     }
@@ -31,10 +44,10 @@ impl Map {
         Map::of(&[
             (16401, 16401, "t1", Kind::Table, None),
             (16404, 16404, "pg_toast_16401", Kind::Toast, Some(16401)),
-            (16405, 16405, "pg_toast_16401_index", Kind::Index, Some(16404)),
+            (16405, 16405, "pg_toast_16401_index", Kind::Index, Some(16401)),
             (16406, 16406, "t1_pkey", Kind::Index, Some(16401)),
             (16408, 16408, "t2", Kind::Table, None),
-            (16411, 16411, "t3_id_seq", Kind::Sequence, Some(16412)),
+            (16411, 16411, "t3_id_seq", Kind::Sequence, None),
             (16412, 16412, "t3", Kind::Table, None),
             (16437, 16441, "mv", Kind::MaterializedView, None),
             (16444, 0, "part", Kind::PartitionedTable, None),
@@ -45,18 +58,14 @@ impl Map {
     }
 }
 
-impl Names for Map {
-    fn by_oid(&self, _: u32, oid: u32, _: Lsn) -> Option<Known> {
+impl Lookup for Map {
+    fn by_oid(&self, _: u32, oid: u32, _: Timestamp) -> Option<Known> {
         self.0.get(&oid).map(|(_, known)| known.clone())
     }
 
-    fn by_file(&self, file: RelationFile, _: Lsn) -> Option<Known> {
+    fn by_file(&self, file: RelationFile, _: Timestamp) -> Option<Known> {
         let mut all = self.0.values();
         all.find(|(number, _)| *number == file.number).map(|(_, known)| known.clone())
-    }
-
-    fn database(&self, _: u32, _: Lsn) -> Option<String> {
-        Some("shop".to_owned())
     }
 }
 
@@ -209,10 +218,10 @@ fn a_dropped_table_that_no_backup_knows_is_one_event_by_oid() {
 #[test]
 fn a_schema_dropped_with_what_was_in_it_is_one_event_for_each_table() {
     let names = Map::of(&[
-        (16420, 16420, "a_x_seq", Kind::Sequence, Some(16421)),
+        (16420, 16420, "a_x_seq", Kind::Sequence, None),
         (16421, 16421, "a", Kind::Table, None),
         (16425, 16425, "pg_toast_16421", Kind::Toast, Some(16421)),
-        (16426, 16426, "pg_toast_16421_index", Kind::Index, Some(16425)),
+        (16426, 16426, "pg_toast_16421_index", Kind::Index, Some(16421)),
         (16427, 16427, "a_pkey", Kind::Index, Some(16421)),
         (16429, 16429, "b", Kind::Table, None),
     ]);

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::events::classify::{Deed, Scene, What};
-use crate::catalog::events::names::{Kind, Known};
+use crate::catalog::events::names::Known;
+use crate::postgres::names::RelationKind;
 use crate::postgres::wal::digest::{Lock, RelationFile};
 
 impl Scene<'_> {
@@ -14,7 +15,7 @@ impl Scene<'_> {
 
     /// With wal_level = logical the WAL says it in so many words.
     fn truncates_by_record(&self) -> Vec<Deed> {
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let mut deeds = Vec::new();
         for record in &self.transaction.did.truncated {
             let made_here = |oid: u32| {
@@ -24,7 +25,7 @@ impl Scene<'_> {
             let relations = record.relations.iter().copied();
             for oid in relations.filter(|oid| !made_here(*oid) && !self.is_dropped(*oid)) {
                 let relation = self.names.by_oid(record.database, oid, at);
-                let has_rows = relation.as_ref().is_none_or(|known| known.kind.has_rows());
+                let has_rows = relation.as_ref().is_none_or(|known| known.has_rows());
                 if has_rows && !deeds.iter().any(|deed: &Deed| deed.oid == Some(oid)) {
                     deeds.push(truncate(record.database, Some(oid), relation, None));
                 }
@@ -34,13 +35,13 @@ impl Scene<'_> {
     }
 
     fn truncates_by_files(&self) -> Vec<Deed> {
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let emptied = self.emptied_files();
         let mut deeds = Vec::new();
         let mut strangers = Vec::new();
         for file in emptied {
             match self.names.by_file(file, at) {
-                Some(known) if known.kind == Kind::Table && !self.is_dropped(known.oid) => {
+                Some(known) if known.kind == RelationKind::Table && !self.is_dropped(known.oid) => {
                     deeds.push(truncate(file.database, Some(known.oid), Some(known), Some(file)));
                 }
                 Some(_) => {}
@@ -95,7 +96,7 @@ impl Scene<'_> {
         told: &BTreeSet<u32>,
     ) -> Vec<Deed> {
         let Some(first) = strangers.first() else { return Vec::new() };
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let locks = &self.transaction.did.locks;
         let locked: Vec<(&Lock, Option<Known>)> = locks
             .iter()
@@ -104,11 +105,11 @@ impl Scene<'_> {
             .filter(|(lock, known)| !self.file_is_told(lock, known.as_ref()))
             .collect();
         let is_table =
-            |known: &Option<Known>| known.as_ref().is_some_and(|k| k.kind == Kind::Table);
+            |known: &Option<Known>| known.as_ref().is_some_and(|k| k.kind == RelationKind::Table);
         let tables: Vec<_> = locked.iter().filter(|(_, known)| is_table(known)).collect();
         if !tables.is_empty() {
             let is_sure = tables.len() == 1 || strangers.len() >= locked.len();
-            let note = "it or another table that was locked in this transaction";
+            let note = "It, or another table that was locked in the same transaction.";
             let note = (!is_sure).then(|| note.to_owned());
             let deed = |(lock, known): &&(&Lock, Option<Known>)| Deed {
                 note: note.clone(),
@@ -119,14 +120,14 @@ impl Scene<'_> {
         // Known, and no table among them: indexes built anew.
         let stranger = locked.iter().find(|(_, known)| known.is_none());
         let Some((lock, _)) = stranger else { return Vec::new() };
-        let note = "no backup knows its name; it may be an index that was built anew";
+        let note = "No map of names knows it.".to_owned();
         let deed = truncate(first.database, Some(lock.relation), None, Some(*first));
-        vec![Deed { note: Some(note.to_owned()), ..deed }]
+        vec![Deed { may_be_index: true, note: Some(note), ..deed }]
     }
 
     /// Whether a locked relation is one whose file was dropped under a name we know.
     fn file_is_told(&self, lock: &Lock, known: Option<&Known>) -> bool {
-        let at = self.transaction.end.lsn;
+        let at = self.transaction.end.time;
         let oid = known.map_or(lock.relation, |known| known.oid);
         let dropped = self.transaction.dropped.iter();
         let mut named = dropped.filter_map(|file| self.names.by_file(*file, at));
@@ -140,5 +141,6 @@ fn truncate(
     relation: Option<Known>,
     file: Option<RelationFile>,
 ) -> Deed {
-    Deed { what: What::Truncate, database, relation, oid, file, rows: None, note: None }
+    let (what, may_be_index) = (What::Truncate, false);
+    Deed { what, database, relation, oid, file, rows: None, may_be_index, note: None }
 }

@@ -200,6 +200,7 @@ impl Source<'_> {
         let continued_by = timeline_end::continued_by(self.path, segment, digest);
         if let (Some(timeline), Some(invalid)) = (continued_by, &mut digest.invalid) {
             invalid.what = format!("the WAL goes on with timeline {timeline}");
+            invalid.is_end_of_timeline = true;
         }
         continued_by.is_some()
     }
@@ -217,7 +218,7 @@ impl Source<'_> {
     /// A page that is wrong where the digest had no more records to read.
     fn invalid_from(&self, end: Option<Lsn>, damage: &Error) -> InvalidRecord {
         let lsn = end.unwrap_or_default();
-        InvalidRecord { lsn, what: damage.to_string(), only_zeros_follow: false }
+        InvalidRecord { lsn, what: damage.to_string(), ..InvalidRecord::default() }
     }
 
     fn unreadable(&self, error: io::Error) -> Error {

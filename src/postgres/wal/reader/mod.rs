@@ -30,6 +30,8 @@ const CONTINUED_BYTES_MAX: u32 = 2 << 10;
 #[derive(Debug)]
 pub struct Reader {
     name: SegmentName,
+    /// Of the rest of a record from the segment before.
+    continued_bytes_max: u32,
     /// A `.partial`: what is not valid ends the WAL there and is no damage.
     is_partial: bool,
     /// Bytes that have come.
@@ -89,6 +91,7 @@ impl Reader {
     pub fn new(name: SegmentName) -> Self {
         Reader {
             name,
+            continued_bytes_max: CONTINUED_BYTES_MAX,
             is_partial: false,
             position: 0,
             page_header: [0; LONG_HEADER_BYTES],
@@ -106,6 +109,12 @@ impl Reader {
     /// Of a file whose end may be what a recycled one held before: what is not valid ends the WAL.
     pub fn of_partial(name: SegmentName) -> Self {
         Reader { is_partial: true, ..Reader::new(name) }
+    }
+
+    /// Of a segment the neighbours of which are read as well: keeps all that records across two of
+    /// them have here.
+    pub fn keeping_all(name: SegmentName) -> Self {
+        Reader { continued_bytes_max: u32::MAX, ..Reader::new(name) }
     }
 
     pub fn write(&mut self, mut piece: &[u8], visit: &mut impl FnMut(&Record<'_>)) {
@@ -216,7 +225,7 @@ impl Reader {
             self.outcome.continued = Some(Continued {
                 lsn: layout.start,
                 remaining,
-                bytes: (remaining <= CONTINUED_BYTES_MAX).then(Vec::new),
+                bytes: (remaining <= self.continued_bytes_max).then(Vec::new),
             });
             self.state = State::Continuing(remaining);
         }
