@@ -133,8 +133,6 @@ fn manifest() -> Manifest {
         time_zone: None,
         log_time_zone: None,
         label: None,
-        time_zone: None,
-        log_time_zone: None,
         wal_segment_size: SEGMENT_BYTES,
         timeline: timeline(),
         start_lsn: start,

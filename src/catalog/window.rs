@@ -21,6 +21,8 @@ pub struct TimelineWindow {
     pub windows: Vec<Window>,
     /// On the whole way to it, in the order of the WAL.
     pub gaps: Vec<Gap>,
+    /// Gaps that end before this harm nobody: no backup needs what is missing.
+    pub needed_from: Option<Lsn>,
     /// Backups of this timeline that cannot be used, each with the first segment it lacks.
     pub unusable: Vec<(String, SegmentName)>,
     /// It cannot be recovered, whatever its WAL: its history file is not there.
@@ -49,6 +51,11 @@ pub struct Window {
 }
 
 impl TimelineWindow {
+    /// Whether a gap takes anything away: no backup lies before its end.
+    pub fn is_harmful(&self, gap: &Gap) -> bool {
+        self.needed_from.is_some_and(|begin| begin < gap.to)
+    }
+
     /// The newest one: the answer to "until when".
     pub fn newest(&self) -> Option<&Window> {
         self.windows.last()
@@ -80,6 +87,7 @@ fn window(
         segments,
         windows: Vec::new(),
         gaps: Vec::new(),
+        needed_from: None,
         unusable: Vec::new(),
         lacks_history: false,
     };
@@ -94,6 +102,7 @@ fn window(
     let reaching = runs.iter().filter(|run| run.last.timeline == timeline);
     window.windows = reaching.filter_map(|run| Window::of(run, &on_path)).collect();
     window.gaps = gaps;
+    window.needed_from = on_path.iter().map(|backup| backup.start_lsn).min();
     let runs = Runs { runs, gaps: Vec::new() };
     for backup in on_path.iter().filter(|backup| backup.timeline == timeline) {
         if let Some(gap) = lack_of(backup, &runs, &path, inventory) {

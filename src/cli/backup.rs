@@ -24,6 +24,9 @@ use crate::repository::NamesFacts;
 /// Over the replication protocol, from this machine or another: libpq's variables say where the
 /// server is and who we are (PGHOST, PGPORT, PGUSER, PGPASSFILE, PGSERVICE, PGSSLMODE ...). The
 /// role needs the attribute REPLICATION.
+///
+/// What databases and tables are called is saved along, for `walden find`. For that the role needs
+/// CONNECT on each database; where it is refused, the backup says so and goes on.
 #[derive(Debug, clap::Args)]
 pub struct Backup {
     /// Where PostgreSQL is, as for psql: "host=db1 user=walden" or a URI. Wins over libpq's

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::codec::{self, Compression, Header};
 use crate::error::{Error, ErrorKind, Result};
-use crate::repository::parallel::ask_each;
+use crate::repository::parallel::ask_all;
 use crate::repository::{Home, Manifest, layout, unopened};
 use crate::storage::{Body, Key, ObjectInfo};
 
@@ -127,16 +127,13 @@ impl Home {
     /// The backups that have a manifest, oldest first.
     pub fn backups(&self) -> Result<Vec<BackupId>> {
         let begun = self.backups_begun()?;
-        let answers = ask_each(&begun, |id| self.storage.head(&self.manifest_key(id)));
-        let mut whole = Vec::with_capacity(begun.len());
-        for (id, answer) in begun.into_iter().zip(answers) {
-            match answer {
-                Ok(_) => whole.push(id),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(whole)
+        let are_whole = ask_all(&begun, |id| match self.storage.head(&self.manifest_key(id)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        })?;
+        let found = begun.into_iter().zip(are_whole);
+        Ok(found.filter_map(|(id, is_whole)| is_whole.then_some(id)).collect())
     }
 
     /// The packs of a backup that the store lists, with how many bytes each has there.

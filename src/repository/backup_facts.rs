@@ -5,11 +5,14 @@ use std::ops::Range;
 use crate::codec::{Header, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, TimelineId};
-use crate::repository::parallel::ask_each;
+use crate::repository::parallel::ask_all;
 use crate::repository::{BackupId, Home, unopened};
 
 /// The header is far shorter; a manifest may have a hundred megabytes.
 const HEADER_BYTES_MAX: u64 = 64 << 10;
+
+/// 256 TiB: no backup takes so long. What is believed here is asked for, log file by log file.
+const WAL_BYTES_MAX: u64 = 1 << 48;
 
 /// The manifest without its lists, and what they come to.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,8 +71,16 @@ impl BackupFacts {
         if self.end_lsn < self.start_lsn {
             return Err("its summary ends before it begins");
         }
+        if self.end_lsn.0 - self.start_lsn.0 > WAL_BYTES_MAX {
+            return Err("its summary needs an impossible amount of WAL");
+        }
         Ok(())
     }
+}
+
+/// And says nothing of the store.
+fn is_of_the_object(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::Corrupt)
 }
 
 /// The segments that hold what is replayed.
@@ -108,7 +119,10 @@ impl Home {
     /// error, if it is the object that is at fault and not the store.
     pub fn all_backup_facts(&self) -> Result<Vec<(BackupId, Result<BackupFacts>)>> {
         let ids = self.backups_begun()?;
-        let in_headers = ask_each(&ids, |id| self.facts_in_header(id));
+        let in_headers = ask_all(&ids, |id| match self.facts_in_header(id) {
+            Err(error) if !is_of_the_object(error.kind()) => Err(error),
+            answer => Ok(answer),
+        })?;
         let mut all = Vec::with_capacity(ids.len());
         for (id, in_header) in ids.into_iter().zip(in_headers) {
             // One whole manifest at a time: each may need much memory.
@@ -116,11 +130,11 @@ impl Home {
                 Some(facts) => Ok(facts),
                 None => Ok(self.manifest(&id)?.facts()),
             });
-            match facts.as_ref().map_err(Error::kind) {
+            match facts {
                 // Unfinished, or just removed.
-                Err(ErrorKind::NotFound) => {}
-                Ok(_) | Err(ErrorKind::Corrupt) => all.push((id, facts)),
-                Err(_) => return facts.map(|_| all),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if !is_of_the_object(error.kind()) => return Err(error),
+                facts => all.push((id, facts)),
             }
         }
         // Ids tell the time to the second only.
@@ -281,6 +295,7 @@ mod tests {
             ("walden", 2.into()),
             ("wal_segment_size", 0.into()),
             ("end_lsn", Lsn(1).to_string().into()),
+            ("end_lsn", Lsn(1 << 60).to_string().into()),
             ("timeline", 0.into()),
         ] {
             let (memory, _, home) = home();

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{self, clock};
-use crate::postgres::wal::Digest;
+use crate::postgres::wal::{Digest, digest};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::parallel::ask_all;
 use crate::repository::{Home, layout, unopened};
@@ -307,7 +307,8 @@ fn trusted(stored: Stored, listed: &ListedLog) -> BTreeMap<SegmentName, IndexEnt
     for segment in &listed.segments {
         let Some(entry) = entries.remove(&segment.name) else { continue };
         if entry.size == segment.size && (was_copied || entry.stored == segment.stored) {
-            let digest = entry.digest;
+            // As in a header: one to come is none.
+            let digest = entry.digest.filter(|digest| digest.version <= digest::VERSION);
             trusted.insert(segment.name, IndexEntry { digest, ..segment.entry() });
         }
     }

@@ -229,6 +229,7 @@ fn a_standby_gives_a_backup_once_the_primary_has_archived_its_wal() {
     let output = running.wait().succeeds();
     let report = report(&output.stdout);
     assert_eq!(report["from_standby"], Value::Bool(true));
+    assert_eq!(report["names"]["databases"], 2);
     assert_is_what_the_server_sent(archiving.unpack(report["id"].as_str().unwrap()).path());
 }
 

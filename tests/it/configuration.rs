@@ -180,8 +180,7 @@ fn a_backup_succeeds_with_the_rights_of_the_sample_role() {
     cluster.sql(&text("pg-config/roles.sql"));
     cluster.sql("ALTER ROLE walden_backup PASSWORD 'secret'");
     let rules = "local all postgres trust\n\
-                 local postgres walden_backup scram-sha-256\n\
-                 local replication walden_backup scram-sha-256\n";
+                 local replication,all walden_backup scram-sha-256\n";
     fs::write(cluster.pgdata().join("pg_hba.conf"), rules).unwrap();
     cluster.reload();
     let pass_file = scratch.join("pgpass");
@@ -192,7 +191,9 @@ fn a_backup_succeeds_with_the_rights_of_the_sample_role() {
     let backup = || cluster.walden().arg("backup").env("PGUSER", "walden_backup");
     let refused = backup().env("PGPASSWORD", "wrong").run();
     assert_eq!(refused.code(), Some(6), "{refused}");
-    backup().env("PGPASSFILE", &pass_file).run().succeeds();
+    let output = backup().env("PGPASSFILE", &pass_file).run().succeeds();
+    assert_eq!(output.stderr, "", "{output}");
+    output.stdout_has("relations in 2 databases");
     let restored = scratch.join("restored");
     let restore = cluster.walden().arg("restore").arg(&restored).arg("--target-immediate");
     restore.run().succeeds();

@@ -80,6 +80,8 @@ mod restore;
 
 /// `find`: what happened, told from what only looks like it.
 mod find;
+/// A plan is accepted if and only if PostgreSQL reaches the target.
+mod plan_property;
 
 /// The story a newcomer sees.
 mod demo;

@@ -61,12 +61,18 @@ fn it_ends_at_a_gap_and_a_later_backup_begins_another() {
     let window = only(std::slice::from_ref(&first), &inventory(segments.clone()));
     assert_eq!(window.newest().unwrap().latest, at("10:06:00.000001"));
     assert_eq!((window.gaps.len(), window.gaps[0].segments), (1, 2));
+    assert!(window.is_harmful(&window.gaps[0]));
     let second = backup("second", 1, 10, "10:09:30");
     let window = only(&[first, second], &inventory(segments));
     let [old, new] = &window.windows[..] else { panic!("{window:?}") };
     assert_eq!((old.earliest, old.latest), (at("10:03:30"), at("10:06:00.000001")));
     assert_eq!((new.earliest, new.latest), (at("10:09:30"), at("10:12:00.000001")));
     assert_eq!(window.newest(), Some(new));
+    let second = backup("second", 1, 10, "10:09:30");
+    let mut segments = hour(12);
+    segments.remove(3);
+    let window = only(&[second], &inventory(segments));
+    assert!(!window.is_harmful(&window.gaps[0]), "every backup begins after it");
 }
 
 #[test]

@@ -151,7 +151,8 @@ fn gap_text(gap: &GapReport) -> String {
         (None, Some(before)) => format!("; first commit after it {}", moment(before)),
         (None, None) => String::new(),
     };
-    what + &around
+    let harmless = if gap.is_harmful { "" } else { "; no backup needs it" };
+    what + &around + harmless
 }
 
 fn state(unarchived: &Unarchived, now: Timestamp) -> String {

@@ -35,7 +35,7 @@ pub fn run(app: &App, request: Request) -> Result<Report> {
     let home = home(&repository, request, pgdata.as_deref())?;
     let survey = survey::survey(&home, &Memory::open(app, &home)?)?;
     let mut timelines = windows(&survey.backups, &survey.tree, &survey.inventory);
-    let unarchived = unarchived::look(&home, pgdata.as_deref(), &survey.inventory, &timelines);
+    let unarchived = unarchived::look(&home, pgdata.as_deref(), &survey.inventory);
     if let Some(wanted) = request.timeline {
         let known: Vec<String> = timelines.iter().map(|it| it.timeline.to_string()).collect();
         timelines.retain(|window| window.timeline == wanted);

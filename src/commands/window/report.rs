@@ -86,6 +86,8 @@ pub struct GapReport {
     pub segments: u64,
     /// Of WAL.
     pub bytes: u64,
+    /// False where every backup begins after it: nothing needs what is missing.
+    pub is_harmful: bool,
     /// The last commit known before it, the first known after it.
     #[serde(serialize_with = "microseconds")]
     pub after: Option<Timestamp>,
@@ -141,7 +143,7 @@ impl TimelineReport {
             latest_is_exact: newest.map(|newest| newest.is_exact),
             segments: window.segments,
             windows: window.windows.iter().map(WindowReport::new).collect(),
-            gaps: window.gaps.iter().map(|gap| GapReport::new(gap, segment_size)).collect(),
+            gaps: window.gaps.iter().map(|gap| GapReport::new(gap, window, segment_size)).collect(),
             unusable_backups: window
                 .unusable
                 .iter()
@@ -196,7 +198,7 @@ impl WindowReport {
 }
 
 impl GapReport {
-    fn new(gap: &Gap, segment_size: u32) -> GapReport {
+    fn new(gap: &Gap, window: &TimelineWindow, segment_size: u32) -> GapReport {
         GapReport {
             cause: gap.cause,
             timeline: gap.first.timeline,
@@ -205,6 +207,7 @@ impl GapReport {
             to_lsn: gap.to,
             segments: gap.segments,
             bytes: gap.segments * u64::from(segment_size),
+            is_harmful: window.is_harmful(gap),
             after: gap.after,
             before: gap.before,
         }

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::catalog::WalPart;
 use crate::catalog::inventory::{Inventory, Segment};
-use crate::catalog::window::TimelineWindow;
 use crate::commands::window::report::microseconds;
 use crate::error::Result;
 use crate::postgres::connection::{Connection, ConnectionOptions};
@@ -34,7 +33,7 @@ pub struct Unarchived {
     pub state: State,
     /// WAL files that wait for archive_command (`.ready`), of all four kinds.
     pub files: u64,
-    /// The segments among them.
+    /// Complete segments that are not archived, whether or not they wait.
     pub segments: u64,
     pub bytes: u64,
     /// Since when the first of them waits.
@@ -76,6 +75,8 @@ struct Local {
     last_commit: Option<TransactionEnd>,
     /// Every segment beyond the archive was read.
     is_whole: bool,
+    /// Complete segments beyond the archive, whether or not they wait for archive_command.
+    segments: u64,
 }
 
 #[derive(Debug, Default)]
@@ -85,24 +86,19 @@ struct Server {
 }
 
 /// `None` where nothing of the server can be seen.
-pub fn look(
-    home: &Home,
-    pgdata: Option<&Path>,
-    inventory: &Inventory,
-    timelines: &[TimelineWindow],
-) -> Option<Unarchived> {
+pub fn look(home: &Home, pgdata: Option<&Path>, inventory: &Inventory) -> Option<Unarchived> {
     let is_ours = |pgdata: &&Path| {
         let file = ControlFile::read(pgdata);
         file.is_ok_and(|file| file.system_identifier == home.system_identifier())
     };
     let pg_wal = pgdata.filter(is_ours).map(|pgdata| pgdata.join("pg_wal"));
     let waiting = pg_wal.as_deref().and_then(|pg_wal| waiting(pg_wal, inventory.segment_size));
-    let local = pg_wal.as_deref().and_then(|pg_wal| local(pg_wal, inventory));
+    let local = pg_wal.as_deref().and_then(|pg_wal| local(home, pg_wal, inventory));
     let server = ask(home);
     if waiting.is_none() && server.is_none() {
         return None;
     }
-    Some(put_together(waiting, local, server.unwrap_or_default(), inventory, timelines))
+    Some(put_together(waiting, local, server.unwrap_or_default(), inventory))
 }
 
 fn put_together(
@@ -110,20 +106,23 @@ fn put_together(
     local: Option<Local>,
     server: Server,
     inventory: &Inventory,
-    timelines: &[TimelineWindow],
 ) -> Unarchived {
-    let archived = timelines.iter().filter_map(|it| it.newest().map(|newest| newest.latest)).max();
-    let by_digest = inventory.segments.values().filter_map(|segment| segment.wal?.last_commit);
-    let archived_commit = by_digest.map(|commit| commit.time).max();
+    let archived = inventory.segments.values().filter_map(|segment| segment.wal);
+    let archived_commit =
+        archived.clone().filter_map(|wal| wal.last_commit).map(|commit| commit.time).max();
+    let archived_until = archived.filter_map(|wal| wal.latest_time).max();
     let local_commit = local.as_ref().and_then(|local| local.last_commit).map(|commit| commit.time);
     let last_commit = server.last_commit.max(local_commit).max(archived_commit);
     let commits = local.as_ref().filter(|local| local.is_whole).map(|local| local.commits);
-    let is_archived = match (commits, server.last_commit) {
-        (Some(commits), _) => Some(commits == 0),
-        (None, Some(last)) => Some(archived.max(archived_commit) >= Some(last)),
-        (None, None) => None,
+    // The server is asked after the files were read, and may have gone on.
+    let by_files = commits.map(|commits| commits == 0);
+    let by_server = server.last_commit.map(|last| archived_until >= Some(last));
+    let is_archived = match (by_files, by_server) {
+        (Some(by_files), Some(by_server)) => Some(by_files && by_server),
+        (known, None) | (None, known) => known,
     };
-    let segments = waiting.as_ref().map(|waiting| waiting.segments);
+    let beyond = local.as_ref().map(|local| local.segments).unwrap_or_default();
+    let segments = waiting.as_ref().map(|waiting| waiting.segments.max(beyond));
     let state = match (segments, is_archived) {
         (Some(1..), _) => State::Behind,
         (_, Some(true)) => State::CaughtUp,
@@ -132,12 +131,13 @@ fn put_together(
         (None, Some(false)) => State::Behind,
         (_, None) => State::Unknown,
     };
+    let commits = commits.filter(|commits| *commits > 0 || state != State::Writing);
     let waiting = waiting.unwrap_or_default();
     Unarchived {
         state,
         files: waiting.files,
-        segments: waiting.segments,
-        bytes: waiting.bytes,
+        segments: waiting.segments.max(beyond),
+        bytes: waiting.bytes.max(beyond * u64::from(inventory.segment_size)),
         oldest: waiting.oldest,
         commits,
         last_commit,
@@ -174,7 +174,7 @@ fn waiting(pg_wal: &Path, segment_size: u32) -> Option<Waiting> {
 
 /// Reads what comes after the archived WAL of the newest timeline in `pg_wal`. Files beyond the one
 /// that is being written are old ones that wait for their new content.
-fn local(pg_wal: &Path, inventory: &Inventory) -> Option<Local> {
+fn local(home: &Home, pg_wal: &Path, inventory: &Inventory) -> Option<Local> {
     let size = inventory.segment_size;
     let names = fs::read_dir(pg_wal).ok()?.flatten();
     let names = names.filter_map(|entry| SegmentName::parse(entry.file_name().to_str()?));
@@ -182,6 +182,7 @@ fn local(pg_wal: &Path, inventory: &Inventory) -> Option<Local> {
     let timeline = names.last()?.timeline;
     // The last archived one is read too, for what begins in it and ends in the next.
     let archived = last_archived(inventory, timeline).filter(|_| size > 0)?;
+    let archived = advanced(home, archived, size, &names);
     let path = |name: &SegmentName| pg_wal.join(name.to_string());
     let following = std::iter::successors(Some(archived), |name| Some(name.next(size)));
     let written: Vec<SegmentName> = following
@@ -199,7 +200,9 @@ fn local(pg_wal: &Path, inventory: &Inventory) -> Option<Local> {
         digests.iter().map(|(name, digest)| (*name, Segment::default(), digest.as_ref()));
     let part = WalPart::distil(segments, size);
     let is_whole = !is_broken && beyond < READ_MAX;
-    let mut local = Local { is_whole, ..Local::default() };
+    // The last one is being written.
+    let segments = (beyond as u64).saturating_sub(1);
+    let mut local = Local { is_whole, segments, ..Local::default() };
     for (_, segment) in part.segments.iter().filter(|(name, _)| **name > archived) {
         let wal = segment.wal.unwrap_or_default();
         local.is_whole &= segment.wal.is_some() && !wal.opens_unknown;
@@ -207,6 +210,23 @@ fn local(pg_wal: &Path, inventory: &Inventory) -> Option<Local> {
         local.last_commit = wal.last_commit.or(local.last_commit);
     }
     Some(local)
+}
+
+/// Past what was archived since the store was listed, while it cannot be much.
+fn advanced(
+    home: &Home,
+    mut archived: SegmentName,
+    segment_size: u32,
+    names: &BTreeSet<SegmentName>,
+) -> SegmentName {
+    for _ in 0..READ_MAX {
+        let next = archived.next(segment_size);
+        if !names.contains(&next) || !home.has_wal(&WalFileName::Segment(next)).unwrap_or(false) {
+            break;
+        }
+        archived = next;
+    }
+    archived
 }
 
 fn last_archived(inventory: &Inventory, timeline: TimelineId) -> Option<SegmentName> {

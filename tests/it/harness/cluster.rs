@@ -182,6 +182,12 @@ impl Cluster {
         Cluster { server: None, launch, archive: None, scratch }
     }
 
+    /// Such a directory as the cluster it was made from, for `walden`: its repository and name.
+    pub fn archiving_as(mut self, source: &Cluster) -> Cluster {
+        self.archive.clone_from(&source.archive);
+        self
+    }
+
     // Starting and stopping.
 
     #[track_caller]
