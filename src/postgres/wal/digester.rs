@@ -31,6 +31,12 @@ const HEAP_TRUNCATE: u8 = 0x30;
 const NO_DELETE: u8 = 0x08 | 0x10;
 
 const RESTORE_POINTS_MAX: usize = 16;
+/// Where in a record's header its resource manager's operation stands.
+const INFO_AT: usize = 16;
+/// Without an image of the page or the row a delete has about 60 bytes.
+const DELETE_BYTES_MAX: u32 = 256;
+
+const RESTORE_POINTS_MAX: usize = 32;
 const RELATIONS_MAX: usize = 64;
 /// What is kept of a record that goes on in the next segment.
 const UNFINISHED_BYTES_MAX: usize = 2 << 10;
@@ -162,15 +168,11 @@ impl Summary {
         }
     }
 
-    /// `xl_heap_delete`: xid, offset (2 bytes), infomask, flags.
     fn deleted(&mut self, record: &Record<'_>) {
-        let Ok(parts) = record.parts() else { return };
-        let flags = parts.main.get(7).copied().unwrap_or_default();
-        if let (Some(file), true) = (parts.first_file, flags & NO_DELETE == 0) {
-            self.activities.deleted(record.header.xid, record.lsn, file);
-            if let Some(top) = parts.top_xid {
-                self.activities.belongs(record.header.xid, top);
-            }
+        let Some(row) = deleted_row(record) else { return };
+        self.activities.deleted(row.xid, record.lsn, row.file);
+        if let Some(top) = row.top {
+            self.activities.belongs(row.xid, top);
         }
     }
 
@@ -257,8 +259,14 @@ impl Summary {
             total,
             bytes: digest::to_hexadecimal(bytes),
         };
-        let may_end = outcome.unfinished.filter(|record| {
-            record.resource_manager.is_none_or(|it| it == ResourceManager::TRANSACTION)
+        let may_end = outcome.unfinished.filter(|record| match record.resource_manager {
+            None | Some(ResourceManager::TRANSACTION) => true,
+            // Else of a mass delete each segment would lose a row.
+            Some(ResourceManager::HEAP) => {
+                let info = record.bytes.get(INFO_AT).copied().unwrap_or_default();
+                info & HEAP_OPERATION_MASK == HEAP_DELETE && record.total <= DELETE_BYTES_MAX
+            }
+            Some(_) => false,
         });
         let unfinished_bytes_max = if self.is_whole { usize::MAX } else { UNFINISHED_BYTES_MAX };
         Digest {
@@ -294,6 +302,25 @@ impl Summary {
             is_cut: self.is_cut || sifted.is_cut,
         }
     }
+}
+
+/// The row that a record deletes, if it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletedRow {
+    pub xid: u32,
+    /// The transaction `xid` is a subtransaction of, if the record says so.
+    pub top: Option<u32>,
+    pub file: RelationFile,
+}
+
+/// `xl_heap_delete`: xid, offset (2 bytes), infomask, flags.
+pub fn deleted_row(record: &Record<'_>) -> Option<DeletedRow> {
+    let is_delete = record.header.resource_manager == ResourceManager::HEAP
+        && record.operation() & HEAP_OPERATION_MASK == HEAP_DELETE;
+    let parts = record.parts().ok().filter(|_| is_delete)?;
+    let flags = parts.main.get(7).copied().unwrap_or_default();
+    let file = parts.first_file.filter(|_| flags & NO_DELETE == 0)?;
+    Some(DeletedRow { xid: record.header.xid, top: parts.top_xid, file })
 }
 
 /// `CheckPoint` (catalog/pg_control.h).
