@@ -60,10 +60,8 @@ pub struct Digest {
     /// was seen in this segment, in the order of the WAL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
-    /// The record that begins here and ends in the next segment, if it may end a transaction: the
-    /// first 2 KiB of what is here.
     /// The record that begins here and ends in the next segment, if it may end a transaction or
-    /// deletes a row.
+    /// deletes a row: the first 2 KiB of what is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Fragment>,
     /// The rest, at the beginning of this segment, of a record that began before it, if not above

@@ -30,13 +30,12 @@ const HEAP_TRUNCATE: u8 = 0x30;
 /// row was deleted.
 const NO_DELETE: u8 = 0x08 | 0x10;
 
-const RESTORE_POINTS_MAX: usize = 16;
 /// Where in a record's header its resource manager's operation stands.
 const INFO_AT: usize = 16;
 /// Without an image of the page or the row a delete has about 60 bytes.
 const DELETE_BYTES_MAX: u32 = 256;
 
-const RESTORE_POINTS_MAX: usize = 32;
+const RESTORE_POINTS_MAX: usize = 16;
 const RELATIONS_MAX: usize = 64;
 /// What is kept of a record that goes on in the next segment.
 const UNFINISHED_BYTES_MAX: usize = 2 << 10;
