@@ -21,6 +21,8 @@ use crate::storage::{Body, ObjectInfo};
 const VERSION: u32 = 1;
 /// A header with an ordinary digest; one that is longer takes a second request.
 const HEADER_BYTES_USUAL: u64 = 16 << 10;
+/// More take a while, which is said to who wants to know.
+const HEADERS_UNSAID_MAX: usize = 64;
 /// The first log file of a timeline has no certain beginning: it counts as closed once nothing was
 /// stored in it for so long.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);
@@ -120,6 +122,10 @@ impl Home {
         let mut known = stored.map(|stored| trusted(stored, listed)).unwrap_or_default();
         let unknown: Vec<&ListedSegment> =
             listed.segments.iter().filter(|segment| !known.contains_key(&segment.name)).collect();
+        if unknown.len() > HEADERS_UNSAID_MAX {
+            let folder = self.log_key(listed.timeline, listed.log);
+            tracing::info!("reading {} headers in {folder}", unknown.len());
+        }
         for (segment, told) in unknown.iter().zip(self.headers(&unknown)?) {
             // Deleted since it was listed.
             let Some(told) = told else { continue };
