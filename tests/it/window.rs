@@ -329,6 +329,6 @@ fn marked_and_unreadable_segments_are_gaps_with_their_cause() {
     assert!((0xA0_3000_00..=0xA0_3000_00 + 500_000).contains(&record.0), "{record}");
     assert!(text(&report["notes"]).contains(&name(6)), "{report:#}");
     let words = site.walden().arg("window").run().succeeds();
-    words.stdout_has(&format!("{} is not valid from {record} on", name(3)));
+    let words = words.stdout_has(&format!("{} is not valid from {record} on", name(3)));
     words.stdout_has(&format!("{} cannot be read", name(6)));
 }
