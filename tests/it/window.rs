@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use walden::postgres::MajorVersion;
 
-use crate::harness::{ANY_MAJOR, Cluster, Pgbench, Scratch, Site, every_major};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, Pgbench, Scratch, Site, every_major};
 
 /// A cluster that keeps the time of each commit itself, and its repository.
 struct Witness {
@@ -331,4 +331,30 @@ fn marked_and_unreadable_segments_are_gaps_with_their_cause() {
     let words = site.walden().arg("window").run().succeeds();
     let words = words.stdout_has(&format!("{} is not valid from {record} on", name(3)));
     words.stdout_has(&format!("{} cannot be read", name(6)));
+}
+
+/// Where listings may be remembered, what has just come or gone is seen all the same.
+#[test]
+fn on_s3_what_was_just_archived_or_lost_is_seen_at_once() {
+    let bucket = Bucket::start();
+    let site = Site::on(&bucket.url(), bucket.environment());
+    let name = |number: u8| format!("000000010000000000000A{number:02X}");
+    let archive = |number: u8| {
+        site.segment(&name(number), number);
+        site.push(&name(number)).patiently().run().succeeds();
+    };
+    let told = || {
+        let output = site.walden().args(["window", "--json"]).run().succeeds();
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        let timeline = &report["timelines"][0];
+        (text(&timeline["segments"]), timeline["gaps"].as_array().unwrap().len())
+    };
+    (1..=3).for_each(archive);
+    assert_eq!(told(), ("3".to_owned(), 0));
+    archive(4);
+    assert_eq!(told(), ("4".to_owned(), 0));
+    let objects = bucket.objects();
+    let second = objects.iter().find(|key| key.contains(&name(2))).unwrap();
+    bucket.lose(second);
+    assert_eq!(told(), ("3".to_owned(), 1));
 }
