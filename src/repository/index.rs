@@ -189,8 +189,8 @@ impl Home {
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 index.notes.push(format!(
-                    "{key} is passed over ({error}). It is only a cache: where it is damaged, remove \
-                     it, and it is written anew."
+                    "{key} is passed over ({error}). It is only a cache: where it is damaged, \
+                     remove it, and it is written anew."
                 ));
                 Ok(Some(Stored { walden: VERSION, segment_size: 0, segments: Vec::new() }))
             }

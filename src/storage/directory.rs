@@ -69,8 +69,8 @@ impl Directory {
         pending.publish_new().map(|()| Written::Whole)
     }
 
-    /// Uid and gid. What root writes by the way, an index say, is the server's to read and to remove:
-    /// it belongs to whom the repository does.
+    /// Uid and gid. What root writes by the way, an index say, is the server's to read and to
+    /// remove: it belongs to whom the repository does.
     fn owner_to_be(&self) -> Option<(u32, u32)> {
         let root = privileges::is_root().then(|| fs::metadata(&self.root).ok())??;
         (root.uid() != 0).then(|| (root.uid(), root.gid()))
