@@ -123,11 +123,11 @@ impl Course<'_> {
         let why = "no transaction ended later, and with a time PostgreSQL would end in FATAL";
         let newest = self.newest(&run)?;
         let is_newest = newest.as_ref().is_some_and(|(_, _, newest)| *newest == time);
+        if !is_newest && time > backup.ended {
+            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
+        }
         let after_backup = newest.filter(|(_, last, _)| last.at.lsn >= backup.end_lsn);
         let Some((at, last, _)) = after_backup else {
-            if time > backup.ended && !is_newest {
-                return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-            }
             let note = format!("{why}: it is told to stop as soon as this backup is consistent.");
             return Ok(match self.immediate(backup) {
                 Attempt::Reached(reached) => {
@@ -136,9 +136,6 @@ impl Course<'_> {
                 other => other,
             });
         };
-        if self.wanted.exclusive || !is_newest {
-            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-        }
         let note = format!("{why}: it is told the LSN of the last one instead.");
         let stop = Stop {
             target: Target::Lsn(last.at.lsn),
