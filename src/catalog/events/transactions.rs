@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::postgres::wal::digest::{
     Activity, Deleted, Digest, Ending, Lock, ObjectStats, RelationFile, TransactionEnd, Truncated,
 };
+use crate::postgres::wal::digester::DeletedRow;
 use crate::postgres::{Lsn, SegmentName};
 
 /// A transaction that was committed, with its committed subtransactions.
@@ -102,6 +103,15 @@ impl Transactions {
         let mut unended: Vec<_> = unended.collect();
         unended.sort();
         unended
+    }
+
+    /// Of a row the delete of which begins in `segment` and ends in the next.
+    pub fn delete_one(&mut self, segment: SegmentName, lsn: Lsn, row: DeletedRow) {
+        let deleted = vec![Deleted { file: row.file, rows: 1, lsn }];
+        self.note(
+            segment,
+            &Activity { xid: row.xid, first_lsn: lsn, deleted, ..Activity::default() },
+        );
     }
 
     /// Whether its end, wherever it is, makes an event. The end of one that removes files is in a

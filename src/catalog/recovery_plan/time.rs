@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::recovery_plan::course::{Attempt, Course, Reached};
 use crate::catalog::recovery_plan::decision::{Place, Side, Stop};
-use crate::catalog::recovery_plan::path_wal::Run;
+use crate::catalog::recovery_plan::path_wal::{Run, Stretch};
 use crate::catalog::recovery_plan::refusals;
 use crate::catalog::{BackupSummary, Target};
 use crate::error::Result;
@@ -60,15 +60,15 @@ impl Course<'_> {
         let Some(first) = self.wal.place_of(backup.start_lsn) else { return Ok(None) };
         let later = |of_record| self.is_later(of_record, time);
         let stretches = &self.wal.stretches;
-        let known = stretches[..first].iter().rev().map_while(|stretch| stretch.wal());
+        let known = stretches[..first].iter().rev().map_while(Stretch::wal);
         let mut holds = known.filter_map(|wal| wal.latest_time).map(later).next();
         let last_byte = Lsn(backup.end_lsn.0.saturating_sub(1));
         let last = self.wal.place_of(last_byte).unwrap_or(first);
-        for at in first..=last {
+        for (at, stretch) in stretches.iter().enumerate().take(last + 1).skip(first) {
             if holds == Some(true) {
                 break;
             }
-            let Some(latest) = stretches[at].wal().and_then(|wal| wal.latest_time) else {
+            let Some(latest) = stretch.wal().and_then(|wal| wal.latest_time) else {
                 continue;
             };
             if !later(latest) {

@@ -11,8 +11,9 @@ use crate::commands::find::report::Searched;
 use crate::commands::find::walk::{Stretch, Walk};
 use crate::commands::find::{Kinds, Request};
 use crate::error::Result;
-use crate::postgres::wal::digest::{Digest, Ending, Fragment, RestorePoint, TransactionEnd, joint};
-use crate::postgres::wal::digester::ROWS_MIN;
+use crate::postgres::wal;
+use crate::postgres::wal::digest::{self, Digest, Ending, Fragment, RestorePoint, TransactionEnd};
+use crate::postgres::wal::digester::{ROWS_MIN, deleted_row};
 use crate::postgres::{Lsn, SegmentName};
 
 /// Clocks are set, and commits do not come in the order of their times.
@@ -217,7 +218,7 @@ impl<'s, 'h> Search<'s, 'h> {
         }
     }
 
-    /// The end of a transaction the record of which began in the segment before.
+    /// The end of a transaction, or the delete, the record of which began in the segment before.
     fn end_across(
         &mut self,
         before: SegmentName,
@@ -225,13 +226,20 @@ impl<'s, 'h> Search<'s, 'h> {
         stretch: &Stretch<'_>,
         digest: &Digest,
     ) -> Result<()> {
-        let ending = match joint(&Some(begun.clone()), &digest.continued) {
-            Some(ending) => Some(ending),
+        let rest = digest.continued.as_ref();
+        let known = rest.and_then(|rest| {
+            digest::join(begun, rest, |record| (wal::ending(record), deleted_row(record)))
+        });
+        let (ending, row) = match known {
+            Some(known) => known,
             None if self.may_matter(stretch, Some(digest)) => {
-                self.segments.across(before, stretch.name)?
+                (self.segments.across(before, stretch.name)?, None)
             }
-            None => None,
+            None => (None, None),
         };
+        if let Some(row) = row {
+            self.transactions.delete_one(before, begun.lsn, row);
+        }
         if let Some(ending) = ending {
             self.found.straddling.extend(ending.is_commit.then_some(ending.at.lsn));
             self.end_one(before, &ending)?;
