@@ -61,10 +61,11 @@ pub struct Digest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
     /// The record that begins here and ends in the next segment, if it may end a transaction or
-    /// deletes a row.
+    /// deletes a row: the first 2 KiB of what is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Fragment>,
-    /// The rest, at the beginning of this segment, of a record that began before it, if short.
+    /// The rest, at the beginning of this segment, of a record that began before it, if not above
+    /// 2 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued: Option<Fragment>,
     /// The first record that is not valid; nothing after it was read.

@@ -404,11 +404,7 @@ impl Reader {
             Some(previous) => header.previous == previous,
             None => header.previous < layout.start.min(lsn),
         };
-        // A new cluster's first record follows none.
-        if is_linked || (layout.start.0 == 0 && header.previous == Lsn(0)) {
-            return Ok(());
-        }
-        Err("record does not follow the one before")
+        if is_linked { Ok(()) } else { Err("record does not follow the one before") }
     }
 
     fn whole(
