@@ -120,7 +120,7 @@ impl Source<'_> {
                 let remark = format!(
                     "archived with a mark, recovery ends in it: {damage}; take a base backup"
                 );
-                digest.invalid.get_or_insert_with(|| self.invalid_from(digest.end, &damage));
+                digest.invalid.get_or_insert(self.invalid_after_all(digest, &damage));
                 remark
             }
             (Some(damage), ..) => return Err(damage),
@@ -216,9 +216,13 @@ impl Source<'_> {
     }
 
     /// A page that is wrong where the digest had no more records to read.
-    fn invalid_from(&self, end: Option<Lsn>, damage: &Error) -> InvalidRecord {
-        let lsn = end.unwrap_or_default();
-        InvalidRecord { lsn, what: damage.to_string(), ..InvalidRecord::default() }
+    fn invalid_after_all(&self, digest: &Digest, damage: &Error) -> InvalidRecord {
+        let start = match &self.name {
+            WalFileName::Segment(segment) => segment.start(digest.segment_size),
+            _ => Lsn::default(),
+        };
+        let (lsn, what) = (digest.end.unwrap_or(start), damage.to_string());
+        InvalidRecord { lsn, what, ..InvalidRecord::default() }
     }
 
     fn unreadable(&self, error: io::Error) -> Error {
@@ -230,7 +234,8 @@ impl Source<'_> {
 
 /// Whether other bytes would have made no error.
 fn is_of_content(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidSource | ErrorKind::ForeignCluster)
+    let is_read = error.cause::<io::Error>().is_none();
+    is_read && matches!(error.kind(), ErrorKind::InvalidSource | ErrorKind::ForeignCluster)
 }
 
 fn kind(name: &WalFileName) -> Kind {
