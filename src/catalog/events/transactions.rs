@@ -17,6 +17,8 @@ pub struct Transaction {
     pub segment: SegmentName,
     pub subtransactions: Vec<u32>,
     pub database: Option<u32>,
+    /// It ended by COMMIT PREPARED.
+    pub is_prepared: bool,
     /// Files removed when it ended.
     pub dropped: BTreeSet<RelationFile>,
     pub dropped_stats: Vec<ObjectStats>,
@@ -91,6 +93,7 @@ impl Transactions {
             segment,
             subtransactions: ending.subtransactions.clone(),
             database: ending.database,
+            is_prepared: ending.is_prepared,
             dropped: ending.dropped.iter().copied().collect(),
             dropped_stats: ending.dropped_stats.clone(),
             did,
@@ -195,6 +198,7 @@ mod tests {
             dropped_stats: Vec::new(),
             database: None,
             is_cut: false,
+            is_prepared: false,
         }
     }
 

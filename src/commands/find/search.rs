@@ -57,6 +57,8 @@ pub struct By {
     pub at: TransactionEnd,
     pub first_lsn: Option<Lsn>,
     pub first_lock: Option<Lsn>,
+    /// By COMMIT PREPARED.
+    pub is_prepared: bool,
 }
 
 pub struct Search<'s, 'h> {
@@ -278,6 +280,7 @@ impl<'s, 'h> Search<'s, 'h> {
             at,
             first_lsn: transaction.did.first_lsn,
             first_lock: transaction.did.locks.first().map(|lock| lock.lsn),
+            is_prepared: transaction.is_prepared,
         };
         for deed in deeds {
             let is_wanted = request.kinds.want(deed.what) && self.is_named(&deed, at.time);
