@@ -275,6 +275,7 @@ impl Activities {
             dropped: end.files().take(self.limits.dropped).collect(),
             dropped_stats: end.stats().take(self.limits.dropped).collect(),
             database: end.database,
+            is_prepared: end.is_prepared,
             is_cut: end.is_cut
                 || end.files().len() > self.limits.dropped
                 || end.stats().len() > self.limits.dropped,

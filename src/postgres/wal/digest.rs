@@ -107,6 +107,9 @@ pub struct Ending {
     /// Lists above are not whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
+    /// By COMMIT PREPARED or ROLLBACK PREPARED.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_prepared: bool,
 }
 
 /// `xl_xact_stats_item`: kind 1 is a database, 2 a relation, 3 a function (utils/pgstat_kind).

@@ -127,6 +127,7 @@ impl Wal {
             dropped_stats: self.stats,
             database: Some(DATABASE),
             is_cut: false,
+            is_prepared: false,
         };
         let activity = Activity { xid, ..self.activity };
         let digest =
