@@ -124,8 +124,8 @@ fn prepare(cluster: &Cluster) {
 /// About `records` of pgbench's kind, and beside them all the rest.
 fn work(cluster: &Cluster, records: u64) {
     let session = || cluster.session("postgres").unwrap_or_else(|why| panic!("{why}"));
-    // The rest writes about 30,000, and each round of trade seven.
-    let rounds = records.saturating_sub(25_000) / 3 / 7;
+    // The rest writes about 50,000, and each round of trade four.
+    let rounds = records.saturating_sub(40_000) / 3 / 4;
     thread::scope(|scope| {
         for _ in 0..3 {
             let mut session = session();

@@ -164,7 +164,7 @@ impl<'a> TransactionRecord<'a> {
     }
 
     pub fn files(&self) -> impl ExactSizeIterator<Item = RelationFile> + use<'a> {
-        self.files.as_chunks::<FILE_BYTES>().0.iter().map(|bytes| relation_file(bytes))
+        self.files.as_chunks::<FILE_BYTES>().0.iter().map(relation_file)
     }
 
     pub fn stats(&self) -> impl ExactSizeIterator<Item = ObjectStats> + use<'a> {

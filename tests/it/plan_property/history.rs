@@ -88,7 +88,7 @@ impl History {
         history.back_up(&first);
         history.act(&first, 1, chance, 14);
         first.archive_everything();
-        let mut second = history.take_over(&first, 1, 2, &place, chance);
+        let mut second = history.take_over(&first, (1, 2), &place, chance);
         // Two servers, both archiving, as after a recovery that is only tried out.
         history.act(&first, 1, chance, 6);
         history.act(&second, 2, chance, 12);
@@ -101,7 +101,7 @@ impl History {
             second.crash();
             history.end(third, 3, chance);
         } else {
-            let third = history.take_over(&second, 2, 3, &place, chance);
+            let third = history.take_over(&second, (2, 3), &place, chance);
             history.act(&third, 3, chance, 8);
             history.end(second, 2, chance);
             history.end(third, 3, chance);
@@ -191,8 +191,7 @@ impl History {
     fn take_over(
         &mut self,
         cluster: &Cluster,
-        timeline: u32,
-        new: u32,
+        (timeline, new): (u32, u32),
         place: &Scratch,
         chance: &mut fastrand::Rng,
     ) -> Cluster {

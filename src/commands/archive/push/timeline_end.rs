@@ -44,6 +44,7 @@ mod tests {
     use std::fs;
 
     use super::continued_by;
+    use crate::postgres::TimelineId;
     use crate::postgres::wal::Digester;
     use crate::postgres::wal::segment::samples;
 
@@ -65,8 +66,7 @@ mod tests {
         // Any place will do: the record there is torn, and the one before it is the last.
         let (zeros, recycled) = (cut_off(30 * 8192 - 16, 0), cut_off(30 * 8192 - 16, 0x55));
         let end = zeros.end.unwrap();
-        let continued =
-            |digest| continued_by(&path, &samples::name(), digest).map(|timeline| timeline.get());
+        let continued = |digest| continued_by(&path, &samples::name(), digest).map(TimelineId::get);
         assert!(zeros.invalid.is_some() && recycled.invalid.is_some());
         assert_eq!(continued(&zeros), None, "no history file");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

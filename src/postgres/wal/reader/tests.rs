@@ -16,7 +16,7 @@ fn read(name: SegmentName, bytes: &[u8], piece: usize) -> (Seen, Outcome) {
 }
 
 fn long(bytes: usize) -> Draft {
-    let content: Vec<u8> = (0..bytes).map(|at| (at * 7 >> 3) as u8).collect();
+    let content: Vec<u8> = (0..bytes).map(|at| ((at * 7) >> 3) as u8).collect();
     Draft { xid: 9, resource_manager: 21, info: 0, body: main_data(&content) }
 }
 
