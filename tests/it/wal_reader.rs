@@ -16,6 +16,8 @@ use crate::harness::{Cluster, amount, pg_waldump};
 
 /// Of each version, if not said.
 const RECORDS: u64 = 100_000;
+/// Of trade, in one call.
+const ROUNDS: u64 = 500;
 /// What is asked of pg_walinspect at once.
 const PORTION: u64 = 4 << 20;
 
@@ -124,13 +126,15 @@ fn prepare(cluster: &Cluster) {
 /// About `records` of pgbench's kind, and beside them all the rest.
 fn work(cluster: &Cluster, records: u64) {
     let session = || cluster.session("postgres").unwrap_or_else(|why| panic!("{why}"));
-    // The rest writes about 50,000, and each round of trade four.
-    let rounds = records.saturating_sub(40_000) / 3 / 4;
+    // The rest writes about 50,000, and each round of trade three or more.
+    let calls = records.saturating_sub(40_000) / 3 / 3 / ROUNDS + 1;
     thread::scope(|scope| {
         for _ in 0..3 {
             let mut session = session();
             scope.spawn(move || {
-                session.query(&format!("CALL trade({rounds})")).expect("trade");
+                for _ in 0..calls {
+                    session.query(&format!("CALL trade({ROUNDS})")).expect("trade");
+                }
             });
         }
         let compressions = cluster

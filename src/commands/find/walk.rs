@@ -38,7 +38,12 @@ pub struct Stretch<'e> {
 
 impl<'h> Walk<'h> {
     /// Lists; where no backup says how large segments are, reads one log file's index too.
-    pub fn plan(home: &'h Home, tree: &TimelineTree, timeline: TargetTimeline) -> Result<Walk<'h>> {
+    pub fn plan(
+        home: &'h Home,
+        tree: &TimelineTree,
+        timeline: TargetTimeline,
+        segment_size: Option<u32>,
+    ) -> Result<Walk<'h>> {
         let archived = home.archived_timelines()?;
         let newest = archived.iter().copied().chain(tree.branches()).max();
         let last = match timeline {
