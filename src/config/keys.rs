@@ -104,9 +104,10 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Path,
         default: None,
         example: "/var/cache/walden",
-        meaning: "Where small facts, and segments fetched ahead, are kept from call to call; \
-                  losing them costs time, never data. Unset: `/var/lib/walden` if it can be \
-                  written, else a private directory under the temporary one.",
+        meaning: "Where small facts, what `window` learned of the WAL (some hundred bytes a \
+                  segment), and segments fetched ahead, are kept from call to call; losing them \
+                  costs time, never data. Unset: `/var/lib/walden` if it can be written, else a \
+                  private directory under the temporary one.",
     },
     Key {
         path: "repository.url",

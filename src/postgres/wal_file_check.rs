@@ -20,31 +20,12 @@ pub enum WalFileCheck {
 impl WalFileCheck {
     pub fn new(name: &WalFileName) -> Self {
         match name {
-            WalFileName::Segment(segment) => WalFileCheck::Segment(SegmentCheck::new(*segment)),
-            WalFileName::Partial(segment) => {
-                WalFileCheck::Segment(SegmentCheck::of_partial(*segment))
+            WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+                WalFileCheck::Segment(SegmentCheck::new(*segment))
             }
             WalFileName::History(_) | WalFileName::BackupHistory(..) => {
                 WalFileCheck::Text { name: *name, text: Vec::new() }
             }
-        }
-    }
-
-    /// A segment whose later pages may be wrong: `take_damage` tells. Other files as in `new`.
-    pub fn tolerant(name: &WalFileName) -> Self {
-        match name {
-            WalFileName::Segment(segment) => {
-                WalFileCheck::Segment(SegmentCheck::tolerant(*segment))
-            }
-            _ => WalFileCheck::new(name),
-        }
-    }
-
-    /// What is wrong with the first page that is.
-    pub fn take_damage(&mut self) -> Option<Error> {
-        match self {
-            WalFileCheck::Segment(check) => check.take_damage(),
-            WalFileCheck::Text { .. } => None,
         }
     }
 

@@ -38,6 +38,8 @@ mod archive_s3;
 
 /// What `push` reads in the WAL it archives.
 mod validation;
+/// What PostgreSQL is content with is archived.
+mod valid_wal;
 
 /// `push` and the files PostgreSQL has not asked for yet.
 mod look_ahead;

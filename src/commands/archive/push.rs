@@ -5,6 +5,7 @@
 
 mod source;
 mod timeline_end;
+mod lost_record;
 mod frames;
 mod delivery;
 mod look_ahead;

@@ -122,6 +122,7 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     })?;
     request.refuse_standby_at_a_fork(&decision)?;
     let manifest = home.manifest(&decision.backup.id.parse()?)?;
+    survey::expect_as_summarized(&decision.backup, &manifest)?;
     let mut plan = Plan::new(&request, &manifest, &decision);
     let destination = destination::examine(&request, &manifest, &plan.estimate, &repository.url())?;
     let placement = Placement::new(&manifest, &destination.directory, &destination.links)?;

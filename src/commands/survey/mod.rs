@@ -5,10 +5,10 @@ mod memory;
 mod wal;
 
 use crate::catalog::{BackupSummary, Inventory, TimelineTree};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::WalFileName;
 use crate::postgres::history_file::HistoryFile;
-use crate::repository::{BackupFacts, Home};
+use crate::repository::{BackupFacts, Home, Manifest};
 
 pub use home::{find_archive, find_home};
 pub use memory::Memory;
@@ -67,6 +67,17 @@ pub fn tree(home: &Home, notes: &mut Vec<String>) -> Result<TimelineTree> {
     Ok(TimelineTree::new(histories))
 }
 
+/// A backup is chosen by the summary in the header of its manifest, which has no checksum: now that
+/// the manifest itself is there, and checked, they must agree.
+pub fn expect_as_summarized(chosen: &BackupSummary, manifest: &Manifest) -> Result<()> {
+    if summary(manifest.facts()) == *chosen {
+        return Ok(());
+    }
+    let message = format!("the manifest of backup {} is not what its header says", chosen.id);
+    Err(Error::new(ErrorKind::Corrupt, message)
+        .hint("The object is damaged: choose another backup with --backup."))
+}
+
 fn summary(facts: BackupFacts) -> BackupSummary {
     BackupSummary {
         id: facts.id.to_string(),
@@ -80,3 +91,22 @@ fn summary(facts: BackupFacts) -> BackupSummary {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod tests {
+    use super::{expect_as_summarized, summary};
+    use crate::error::ErrorKind;
+    use crate::postgres::{Lsn, SystemIdentifier};
+    use crate::repository::manifest::samples;
+
+    #[test]
+    fn a_header_that_was_changed_is_noticed_before_its_backup_is_placed() {
+        let manifest = samples::manifest(SystemIdentifier(7), 1);
+        let chosen = summary(manifest.facts());
+        expect_as_summarized(&chosen, &manifest).unwrap();
+        let mut damaged = chosen;
+        damaged.start_lsn = Lsn(damaged.start_lsn.0 ^ 1);
+        let error = expect_as_summarized(&damaged, &manifest).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}

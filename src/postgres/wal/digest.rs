@@ -226,6 +226,9 @@ pub struct InvalidRecord {
     /// which the timeline it followed has ended (`archive_mode` = always).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_zeros_follow: bool,
+    /// The segment ends in it. Not stored: for who has the next segment at hand.
+    #[serde(skip)]
+    pub goes_on: bool,
     /// No damage: a history file beside it said that the timeline ended here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_end_of_timeline: bool,

@@ -296,6 +296,7 @@ impl Summary {
                 lsn: it.lsn,
                 what: it.what.to_owned(),
                 only_zeros_follow: it.only_zeros_follow,
+                goes_on: it.goes_on,
                 is_end_of_timeline: false,
             }),
             is_cut: self.is_cut || sifted.is_cut,

@@ -11,9 +11,9 @@ use crate::postgres::{Lsn, MajorVersion};
 pub const HEADER_BYTES: usize = 24;
 /// The checksum covers the header up to the checksum itself.
 const CHECKED_HEADER_BYTES: usize = 20;
-/// `XLogRecordMaxSize`: no record is longer (access/xlogrecord.h; 15 could not read longer ones
-/// either).
-pub const RECORD_BYTES_MAX: u32 = 1020 << 20;
+/// No record is longer, since no server could read it (`MaxAllocSize`). From 16 on none writes one
+/// above 1020 MiB (`XLogRecordMaxSize`, access/xlogrecord.h); 15 does.
+pub const RECORD_BYTES_MAX: u32 = (1 << 30) - 1;
 
 /// `XLR_MAX_BLOCK_ID`
 const BLOCK_NUMBER_MAX: u8 = 32;

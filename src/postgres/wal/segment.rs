@@ -1,16 +1,14 @@
-//! Checks that a stream of bytes is the WAL segment it is named, page header by page header.
+//! Checks that a stream of bytes is the WAL segment it is named: its first page and its size.
 //!
-//! What a whole segment looks like: every page carries a header with the same magic and its own
-//! address, or is all zeros (after a segment switch). The pages of the first segment of a new
-//! timeline that were copied from the old one keep the old timeline's number, so a page may be of
-//! an earlier timeline than the name, never of a later one. Records inside the pages are left to
-//! the record reader.
+//! The first page tells the cluster, the place in the WAL and the sizes. What the later pages hold
+//! is for the record reader to judge: after a segment switch that a crash interrupted, or after the
+//! end of WAL in a `.partial`, lies what the recycled file held before, and nobody reads it. The
+//! first segment of a new timeline begins with pages of the old one, so the first page may be of an
+//! earlier timeline than the name, never of a later one.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::wal::page::{
-    LONG_HEADER_BYTES, LongPageHeader, PageHeader, SHORT_HEADER_BYTES,
-};
-use crate::postgres::{Lsn, MajorVersion, SegmentName, SystemIdentifier};
+use crate::postgres::wal::page::{LONG_HEADER_BYTES, LongPageHeader};
+use crate::postgres::{MajorVersion, SegmentName, SystemIdentifier};
 
 const SEGMENT_SIZE_MIN: u32 = 1 << 20;
 const SEGMENT_SIZE_MAX: u32 = 1 << 30;
@@ -19,12 +17,6 @@ const SEGMENT_SIZE_MAX: u32 = 1 << 30;
 #[derive(Debug)]
 pub struct SegmentCheck {
     name: SegmentName,
-    /// After the end of WAL a `.partial` holds what the recycled file held before.
-    is_partial: bool,
-    /// A later page that is wrong is kept for the end instead of ending the check.
-    is_tolerant: bool,
-    /// The first of them.
-    damage: Option<Error>,
     position: u64,
     header: [u8; LONG_HEADER_BYTES],
     facts: Option<SegmentFacts>,
@@ -38,60 +30,25 @@ pub struct SegmentFacts {
     pub segment_size: u32,
     /// `None`: WAL of a version that this walden does not know.
     pub version: Option<MajorVersion>,
-    magic: u16,
-    block_size: u32,
 }
 
 impl SegmentCheck {
     pub fn new(name: SegmentName) -> Self {
-        SegmentCheck {
-            name,
-            is_partial: false,
-            is_tolerant: false,
-            damage: None,
-            position: 0,
-            header: [0; LONG_HEADER_BYTES],
-            facts: None,
+        SegmentCheck { name, position: 0, header: [0; LONG_HEADER_BYTES], facts: None }
+    }
+
+    pub fn write(&mut self, piece: &[u8]) -> Result<()> {
+        if self.facts.is_none() {
+            // Below the length of a header, which is 40.
+            let at = self.position as usize;
+            let taken = piece.len().min(LONG_HEADER_BYTES - at);
+            self.header[at..at + taken].copy_from_slice(&piece[..taken]);
+            if at + taken == LONG_HEADER_BYTES {
+                self.facts = Some(self.check_first(&LongPageHeader::parse(&self.header))?);
+            }
         }
-    }
-
-    /// Of a segment that may be damaged, as long as its first page and its size are right: ask for
-    /// its `damage` before the end.
-    pub fn tolerant(name: SegmentName) -> Self {
-        SegmentCheck { is_tolerant: true, ..SegmentCheck::new(name) }
-    }
-
-    pub fn of_partial(name: SegmentName) -> Self {
-        SegmentCheck { is_partial: true, ..SegmentCheck::new(name) }
-    }
-
-    pub fn write(&mut self, mut piece: &[u8]) -> Result<()> {
-        while !piece.is_empty() {
-            let (block, header_bytes) = match &self.facts {
-                Some(facts) => (u64::from(facts.block_size), SHORT_HEADER_BYTES),
-                None => (u64::MAX, LONG_HEADER_BYTES),
-            };
-            let in_page = self.position % block;
-            let taken = if in_page < header_bytes as u64 {
-                let in_page = in_page as usize;
-                let taken = piece.len().min(header_bytes - in_page);
-                self.header[in_page..in_page + taken].copy_from_slice(&piece[..taken]);
-                if in_page + taken == header_bytes {
-                    self.check_header(self.position - in_page as u64)?;
-                }
-                taken
-            } else {
-                piece.len().min(usize::try_from(block - in_page).unwrap_or(usize::MAX))
-            };
-            self.position += taken as u64;
-            piece = &piece[taken..];
-        }
+        self.position += piece.len() as u64;
         Ok(())
-    }
-
-    /// What is wrong with the first page that is.
-    pub fn take_damage(&mut self) -> Option<Error> {
-        self.damage.take()
     }
 
     /// The whole segment has come.
@@ -106,23 +63,6 @@ impl SegmentCheck {
             )));
         }
         Ok(facts)
-    }
-
-    fn check_header(&mut self, page_start: u64) -> Result<()> {
-        match self.facts {
-            None => {
-                let first = LongPageHeader::parse(&self.header);
-                self.facts = Some(self.check_first(&first)?);
-                Ok(())
-            }
-            Some(facts) => match self.check_later(&facts, page_start) {
-                Err(damage) if self.is_tolerant => {
-                    self.damage.get_or_insert(damage);
-                    Ok(())
-                }
-                checked => checked,
-            },
-        }
     }
 
     fn check_first(&self, first: &LongPageHeader) -> Result<SegmentFacts> {
@@ -141,40 +81,20 @@ impl SegmentCheck {
         if u64::from(self.name.segment) >= segments_per_log {
             return Err(self.invalid(format!("no segment of {size} bytes has this name")));
         }
-        self.check_place(&first.page, self.name.start(size))?;
+        let expected = self.name.start(size);
+        if first.page.address != expected {
+            let found = first.page.address;
+            return Err(self.invalid(format!("page says {found} where {expected} should be")));
+        }
+        let timeline = first.page.timeline;
+        if timeline == 0 || timeline > self.name.timeline.get() {
+            return Err(self.invalid(format!("page is of timeline {timeline}")));
+        }
         Ok(SegmentFacts {
             system_identifier: first.system_identifier,
             segment_size: size,
             version: MajorVersion::from_wal_magic(magic),
-            magic,
-            block_size: first.block_size,
         })
-    }
-
-    fn check_later(&self, facts: &SegmentFacts, page_start: u64) -> Result<()> {
-        let mut short = [0; SHORT_HEADER_BYTES];
-        short.copy_from_slice(&self.header[..SHORT_HEADER_BYTES]);
-        let is_unused = short == [0; SHORT_HEADER_BYTES];
-        if is_unused || self.is_partial || facts.version.is_none() {
-            return Ok(());
-        }
-        let page = PageHeader::parse(&short);
-        if page.magic != facts.magic {
-            let found = page.magic;
-            return Err(self.invalid(format!("page magic {found:04X} at byte {page_start}")));
-        }
-        self.check_place(&page, Lsn(self.name.start(facts.segment_size).0 + page_start))
-    }
-
-    fn check_place(&self, page: &PageHeader, expected: Lsn) -> Result<()> {
-        if page.address != expected {
-            let found = page.address;
-            return Err(self.invalid(format!("page says {found} where {expected} should be")));
-        }
-        if page.timeline == 0 || page.timeline > self.name.timeline.get() {
-            return Err(self.invalid(format!("page is of timeline {}", page.timeline)));
-        }
-        Ok(())
     }
 
     fn invalid(&self, what: impl std::fmt::Display) -> Error {
@@ -313,12 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn pages_copied_from_the_parent_timeline_pass_and_later_ones_do_not() {
+    fn the_first_page_may_be_copied_from_the_parent_timeline_and_not_from_a_later_one() {
         let mut bytes = segment(name(), 10);
-        bytes[3 * 8192 + 4] = 1;
+        bytes[4] = 1;
         assert!(check_in(8192, &bytes, name()).is_ok());
-        bytes[3 * 8192 + 4] = 3;
-        assert!(check_in(8192, &bytes, name()).is_err());
+        for timeline in [0, 3] {
+            bytes[4] = timeline;
+            assert!(check_in(8192, &bytes, name()).is_err());
+        }
     }
 
     #[test]
@@ -333,8 +255,8 @@ mod tests {
             ("too long", |bytes| bytes.push(0)),
             ("empty", Vec::clear),
             ("zeros", |bytes| bytes.fill(0)),
-            ("magic of page 5", |bytes| bytes[5 * 8192] ^= 1),
-            ("address of page 5", |bytes| bytes[5 * 8192 + 9] ^= 1),
+            ("magic", |bytes| bytes[1] = 0),
+            ("address", |bytes| bytes[9] ^= 1),
             ("segment size", |bytes| bytes[33] = 3),
             ("no long header", |bytes| bytes[2] = 0),
         ];
@@ -347,32 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_may_end_in_what_the_recycled_file_held() {
+    fn it_may_end_in_what_the_recycled_file_held() {
         let mut bytes = segment(name(), 10);
         bytes[20 * 8192..].fill(0x55);
-        let mut check = SegmentCheck::of_partial(name());
-        check.write(&bytes).unwrap();
-        assert!(check.finish().is_ok());
-        assert!(check_in(8192, &bytes, name()).is_err());
-    }
-
-    #[test]
-    fn who_is_tolerant_is_told_of_the_first_wrong_page_and_of_a_wrong_file_all_the_same() {
-        let mut bytes = segment(name(), 10);
-        bytes[5 * 8192] ^= 1;
-        bytes[7 * 8192 + 9] ^= 1;
-        let mut check = SegmentCheck::tolerant(name());
-        check.write(&bytes).unwrap();
-        let damage = check.take_damage().unwrap();
-        assert!(damage.to_string().contains("at byte 40960"), "{damage}");
-        assert!(check.finish().is_ok());
-
-        let mut check = SegmentCheck::tolerant(name());
-        check.write(&bytes[..8192]).unwrap();
-        assert!(check.take_damage().is_none());
-        assert!(check.finish().is_err(), "too short");
-        bytes[8] ^= 1;
-        assert!(SegmentCheck::tolerant(name()).write(&bytes).is_err(), "another segment");
+        assert!(check_in(8192, &bytes, name()).is_ok());
     }
 
     #[test]

@@ -24,19 +24,6 @@ pub struct Target<'a> {
     pub caller: &'a Caller,
 }
 
-/// A file that was read to its end.
-struct Taken<T> {
-    read: T,
-    /// A page that is wrong, in what is the right file otherwise.
-    damage: Option<Error>,
-}
-
-impl<T> Taken<T> {
-    fn sound(self) -> Result<T> {
-        self.damage.map_or(Ok(self.read), Err)
-    }
-}
-
 /// What push found and was told to archive all the same.
 fn invalid_in(header: &Header) -> Option<&InvalidRecord> {
     header.digest.as_ref().and_then(|digest| digest.invalid.as_ref())
@@ -51,12 +38,10 @@ impl Target<'_> {
         let mut pending = self.pending(TEMPORARY_PREFIX)?;
         let write = |piece: &[u8]| pending.write(piece);
         let ours = home.system_identifier();
-        let taken = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?;
-        match (invalid_in(&taken.read), taken.damage) {
-            // Recovery to a target before that needs it, and PostgreSQL goes no further than that.
-            (Some(invalid), _) => self.tell_of(invalid),
-            (None, Some(damage)) => return Err(damage),
-            (None, None) => {}
+        let header = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?;
+        // Recovery to a target before that needs it, and PostgreSQL goes no further than that.
+        if let Some(invalid) = invalid_in(&header) {
+            self.tell_of(invalid);
         }
         // Not synced: PostgreSQL does so when it takes the file (`KeepFileRestoredFromArchive`,
         // xlogarchive.c).
@@ -67,7 +52,7 @@ impl Target<'_> {
     /// the same, since a crash or a disk may have changed it.
     pub fn take_spooled(&self, spooled: &Spooled, ours: SystemIdentifier) -> Result<()> {
         if spooled.is_on_disk_of(self.destination) {
-            self.receive(ours, |sink| spooled.read(sink), |_| Ok(()))?.sound()?;
+            self.receive(ours, |sink| spooled.read(sink), |_| Ok(()))?;
             match spooled.move_to(self.destination) {
                 // One disk mounted at two places.
                 Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {}
@@ -76,7 +61,7 @@ impl Target<'_> {
         }
         let mut pending = self.pending(TEMPORARY_PREFIX)?;
         let write = |piece: &[u8]| pending.write(piece);
-        self.receive(ours, |sink| spooled.read(sink), write)?.sound()?;
+        self.receive(ours, |sink| spooled.read(sink), write)?;
         pending.hand_over().map_err(|e| self.unwritable(e))?;
         spooled.remove();
         Ok(())
@@ -87,7 +72,7 @@ impl Target<'_> {
         let mut pending = spool.pending().map_err(|e| self.unwritable(e))?;
         let write = |piece: &[u8]| pending.write(piece);
         let ours = home.system_identifier();
-        let header = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?.sound()?;
+        let header = self.receive(ours, |sink| home.get_wal(&self.name, sink), write)?;
         if invalid_in(&header).is_some() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -108,15 +93,14 @@ impl Target<'_> {
         ours: SystemIdentifier,
         read: impl FnOnce(Sink<'_>) -> Result<T>,
         mut write: impl FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<Taken<T>> {
-        let mut check = WalFileCheck::tolerant(&self.name);
+    ) -> Result<T> {
+        let mut check = WalFileCheck::new(&self.name);
         let read = read(&mut |piece| {
             check.write(piece).map_err(|error| error.with_kind(ErrorKind::Corrupt))?;
             write(piece).map_err(|e| self.unwritable(e))
         })?;
-        let damage = check.take_damage().map(|damage| damage.with_kind(ErrorKind::Corrupt));
         self.expect_ours(check, ours)?;
-        Ok(Taken { read, damage })
+        Ok(read)
     }
 
     fn tell_of(&self, invalid: &InvalidRecord) {

@@ -334,7 +334,7 @@ mod tests {
         let raw = segment();
         for threads in [1, 2, 4] {
             let mut damaged = raw.clone();
-            damaged[FRAME_BYTES + 8192] ^= 0xFF;
+            damaged[9] ^= 0xFF;
             let file = (&damaged[..2 * FRAME_BYTES]).chain(Broken(7));
             let error = sealed(file, raw.len() as u64, threads).unwrap_err();
             assert!(!error.to_string().contains("cannot read"), "{error}");

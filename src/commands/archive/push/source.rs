@@ -8,14 +8,14 @@ use std::path::Path;
 use crate::codec::{Compression, Content, Header, Kind, Origin};
 use crate::commands::archive::Caller;
 use crate::commands::archive::push::frames::{self, Input, Keep};
-use crate::commands::archive::push::timeline_end;
+use crate::commands::archive::push::{lost_record, timeline_end};
 use crate::config::OnInvalid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{page_cache, spill};
 use crate::postgres::wal::digest::{Digest, InvalidRecord};
 use crate::postgres::wal::{Digester, SegmentFacts};
 use crate::postgres::wal_file_check::WalFileCheck;
-use crate::postgres::{Lsn, SystemIdentifier, WalFileName};
+use crate::postgres::{SystemIdentifier, WalFileName};
 use crate::storage::{Body, Part};
 
 /// Segments of 16 and 32 MiB stay in memory, whatever they hold; of larger ones, the rest goes into
@@ -111,17 +111,13 @@ impl Source<'_> {
             Err(error) => return Err(error),
         };
         let mut again = read(Copy::OnDisk)?;
-        let remark = match (again.damage.take(), self.on_invalid, &mut again.digest) {
+        let remark = match (again.damage.take(), self.on_invalid) {
             (None, ..) => format!(
                 "archived as it is on the disk; the page cache or memory differed from that: \
                  {at_first}; test this machine's memory"
             ),
-            (Some(damage), OnInvalid::Archive, Some(digest)) => {
-                let remark = format!(
-                    "archived with a mark, recovery ends in it: {damage}; take a base backup"
-                );
-                digest.invalid.get_or_insert(self.invalid_after_all(digest, &damage));
-                remark
+            (Some(damage), OnInvalid::Archive) => {
+                format!("archived with a mark, recovery ends in it: {damage}; take a base backup")
             }
             (Some(damage), ..) => return Err(damage),
         };
@@ -129,7 +125,7 @@ impl Source<'_> {
     }
 
     fn read<R: Read + Send>(&self, effort: Effort, file: R, size: u64) -> Result<Reading> {
-        let mut check = WalFileCheck::tolerant(&self.name);
+        let mut check = WalFileCheck::new(&self.name);
         // Of a `.partial` nobody asks what is in it: recovery never reads one, and it ends in what
         // the recycled file held before.
         let mut digester = match self.name {
@@ -149,15 +145,16 @@ impl Source<'_> {
             folders: spill::folders(self.state_dir, Path::new(&self.caller.place)),
         };
         let (content, parts) = frames::seal(input, &keep, effort.compression, effort.threads)?;
-        let wrong_page = check.take_damage();
         let facts = check.finish()?;
         let owner = self.owner(facts)?;
         let mut digest = digester.and_then(Digester::finish);
+        if let Some(digest) = digest.as_mut().filter(|digest| self.ends_in_a_lost_record(digest)) {
+            digest.invalid = None;
+        }
         let is_the_end = digest.as_mut().is_some_and(|digest| self.ends_its_timeline(digest));
         let damage = match digest.as_ref().and_then(|digest| digest.invalid.as_ref()) {
             _ if is_the_end => None,
-            Some(invalid) => Some(self.invalid(invalid)),
-            None => wrong_page,
+            invalid => invalid.map(|invalid| self.invalid(invalid)),
         };
         Ok(Reading { content, parts, facts, owner, digest, damage })
     }
@@ -194,6 +191,11 @@ impl Source<'_> {
         }
     }
 
+    fn ends_in_a_lost_record(&self, digest: &Digest) -> bool {
+        let WalFileName::Segment(segment) = &self.name else { return false };
+        lost_record::was_lost(self.path, segment, digest)
+    }
+
     /// What is not valid is then no damage, but stays in the digest: recovery ends there.
     fn ends_its_timeline(&self, digest: &mut Digest) -> bool {
         let WalFileName::Segment(segment) = &self.name else { return false };
@@ -213,16 +215,6 @@ impl Source<'_> {
              disk and at who else writes to pg_wal; put the file of a standby in its place, or \
              set push.on_invalid to archive until the next base backup.",
         )
-    }
-
-    /// A page that is wrong where the digest had no more records to read.
-    fn invalid_after_all(&self, digest: &Digest, damage: &Error) -> InvalidRecord {
-        let start = match &self.name {
-            WalFileName::Segment(segment) => segment.start(digest.segment_size),
-            _ => Lsn::default(),
-        };
-        let (lsn, what) = (digest.end.unwrap_or(start), damage.to_string());
-        InvalidRecord { lsn, what, ..InvalidRecord::default() }
     }
 
     fn unreadable(&self, error: io::Error) -> Error {
@@ -326,6 +318,18 @@ mod tests {
         assert!(digest.records > 100, "{}", digest.records);
     }
 
+    /// A crash in the middle of it leaves what the recycled file held before, and the server goes
+    /// on in the next segment (`CopyXLogRecordToWAL`, xlog.c).
+    #[test]
+    fn what_lies_behind_a_switch_is_no_damage() {
+        let mut interrupted = segment();
+        interrupted[110 * 8192..].fill(0x55);
+        let (sealed, readings) = sealed(&name(), [&interrupted, &[]], OnInvalid::Refuse);
+        let (header, content) = opened(&sealed.unwrap());
+        assert_eq!((readings, header.digest.unwrap().invalid), (1, None));
+        assert!(content == interrupted);
+    }
+
     #[test]
     fn what_is_wrong_in_memory_only_is_archived_as_it_is_on_the_disk() {
         let good = segment();
@@ -359,9 +363,7 @@ mod tests {
     fn told_to_archive_it_all_the_same_it_gets_a_mark() {
         let in_a_record = damaged_at(300_000);
         let page_header = damaged_at(5 * 8192 + 9);
-        let mut after_the_switch = segment();
-        after_the_switch[120 * 8192] = 7;
-        for wrong in [in_a_record, page_header, after_the_switch] {
+        for wrong in [in_a_record, page_header] {
             let (sealed, readings) = sealed(&name(), [&wrong, &wrong], OnInvalid::Archive);
             let sealed = sealed.unwrap();
             let (header, content) = opened(&sealed);

@@ -358,6 +358,11 @@ impl Reader {
     ) -> usize {
         let taken = self.open.append(bytes);
         if let Err(what) = self.check_open(layout) {
+            if self.open.is_none() && self.begins_with_a_switch() {
+                self.outcome.end = Some(self.at(u64::from(self.outcome.segment_size)));
+                self.state = State::Done;
+                return taken;
+            }
             let is_zeros = self.open.kept.iter().all(|byte| *byte == 0);
             self.fail(self.open.lsn, what);
             self.only_zeros_follow = is_zeros;
@@ -438,10 +443,29 @@ impl Reader {
         taken
     }
 
+    /// A switch that did not fit into the segment before ends here, and takes all of this one
+    /// (`ReserveXLogSwitch`, xlog.c). Its checksum needs what lies there; but nothing else leaves a
+    /// segment empty behind the last bytes of a record header.
+    fn begins_with_a_switch(&self) -> bool {
+        let Some(Continued { bytes: Some(bytes), .. }) = &self.outcome.continued else {
+            return false;
+        };
+        let is_of_a_header = bytes.len() < HEADER_BYTES && self.outcome.records == 0;
+        // The last eight: info, resource manager, padding, checksum.
+        let last = bytes.last_chunk::<8>().filter(|_| is_of_a_header);
+        last.is_some_and(|last| {
+            last[0] & 0xF0 == SWITCH && last[1..4] == [ResourceManager::XLOG.0, 0, 0]
+        })
+    }
+
     /// The segment ends in the open record.
     fn keep_unfinished(&mut self) {
         if let Err(what) = self.open.check_parts() {
-            return self.fail(self.open.lsn, what);
+            self.fail(self.open.lsn, what);
+            if let Some(invalid) = &mut self.outcome.invalid {
+                invalid.goes_on = true;
+            }
+            return;
         }
         let open = &mut self.open;
         self.outcome.first_record.get_or_insert(open.lsn);
@@ -457,7 +481,8 @@ impl Reader {
     fn fail(&mut self, lsn: Lsn, what: &'static str) {
         self.state = State::Ended;
         if !self.is_partial {
-            self.outcome.invalid = Some(Invalid { lsn, what, only_zeros_follow: false });
+            let (only_zeros_follow, goes_on) = (false, false);
+            self.outcome.invalid = Some(Invalid { lsn, what, only_zeros_follow, goes_on });
         }
     }
 

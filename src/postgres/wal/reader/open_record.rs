@@ -79,6 +79,11 @@ impl OpenRecord {
         self.kept_bytes_max = if is_list { KEPT_LIST_BYTES_MAX } else { KEPT_BYTES_MAX };
     }
 
+    /// Zeros where its length should be.
+    pub fn is_none(&self) -> bool {
+        self.total == 0 && self.gathered >= 4
+    }
+
     pub fn is_whole(&self) -> bool {
         self.total != 0 && self.gathered == self.total
     }

@@ -52,4 +52,6 @@ pub struct Invalid {
     pub what: &'static str,
     /// From there on the segment holds zeros only.
     pub only_zeros_follow: bool,
+    /// The segment ends in it: only the next one could tell whether it was lost in a crash.
+    pub goes_on: bool,
 }

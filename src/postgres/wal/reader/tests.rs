@@ -84,6 +84,40 @@ fn a_record_lost_in_a_crash_is_passed_over() {
 }
 
 #[test]
+fn a_switch_that_begins_in_the_segment_before_takes_all_of_its_own() {
+    for left in [8, 16] {
+        let mut pen = Pen::new(15);
+        pen.record(&insert(8));
+        pen.fill_with(&insert(8));
+        let room = 6 * SEGMENT - pen.lsn().0 - left;
+        let last =
+            pen.record(&Draft { body: main_data(&vec![1; room as usize - 26 - 3]), ..long(0) });
+        let switch = pen.switch();
+        assert_eq!(switch, Lsn(6 * SEGMENT - left));
+        pen.record(&insert(9));
+        let segments = pen.segments();
+        let [first, second, third] = &segments[..] else { panic!("three segments") };
+        // What the recycled file held, where a crash interrupted the switch.
+        let mut interrupted = second.1.clone();
+        interrupted[PAGE as usize..].fill(0x55);
+        for piece in [1, 7, 48, 56, 8192, 1 << 20] {
+            let (seen, outcome) = read(first.0, &first.1, piece);
+            assert_eq!((seen.last().map(|it| it.0), outcome.invalid), (Some(last), None));
+            for bytes in [&second.1, &interrupted] {
+                let (seen, outcome) = read(second.0, bytes, piece);
+                assert_eq!((seen.len(), outcome.invalid), (0, None), "in pieces of {piece}");
+                assert_eq!(outcome.end, Some(Lsn(7 * SEGMENT)));
+            }
+        }
+        assert_eq!(read(third.0, &third.1, 999).0.len(), 1);
+        // The end of any other record is not taken for one.
+        let mut other = second.1.clone();
+        other[56 - left as usize] = 0x30;
+        assert!(read(second.0, &other, 999).1.invalid.is_some());
+    }
+}
+
+#[test]
 fn a_flipped_byte_in_any_whole_record_is_found() {
     let mut random = fastrand::Rng::with_seed(4);
     let mut pen = Pen::new(18);
