@@ -91,22 +91,3 @@ fn summary(facts: BackupFacts) -> BackupSummary {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests {
-    use super::{expect_as_summarized, summary};
-    use crate::error::ErrorKind;
-    use crate::postgres::{Lsn, SystemIdentifier};
-    use crate::repository::manifest::samples;
-
-    #[test]
-    fn a_header_that_was_changed_is_noticed_before_its_backup_is_placed() {
-        let manifest = samples::manifest(SystemIdentifier(7), 1);
-        let chosen = summary(manifest.facts());
-        expect_as_summarized(&chosen, &manifest).unwrap();
-        let mut damaged = chosen;
-        damaged.start_lsn = Lsn(damaged.start_lsn.0 ^ 1);
-        let error = expect_as_summarized(&damaged, &manifest).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-    }
-}

@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::codec::header::samples::header;
 use crate::codec::{Content, Header};
 use crate::commands::survey::memory::Memory;
-use crate::commands::survey::{Survey, survey};
+use crate::commands::survey::{Survey, expect_as_summarized, summary, survey};
+use crate::error::ErrorKind;
 use crate::host::state::StateDirectory;
 use crate::postgres::wal::Digest;
 use crate::postgres::wal::digest::TransactionEnd;
-use crate::postgres::{Lsn, SegmentName, TimelineId, WalFileName};
+use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::manifest::samples;
 use crate::repository::{ClusterName, Home, Repository};
 use crate::storage::faulty::Faulty;
 use crate::storage::memory::Memory as MemoryStore;
@@ -215,4 +217,15 @@ fn nothing_is_kept_for_ever() {
     }
     place.finds(&place.memory(), 81);
     assert!(!stale.exists());
+}
+
+#[test]
+fn a_header_that_was_changed_is_noticed_before_its_backup_is_placed() {
+    let manifest = samples::manifest(SystemIdentifier(7), 1);
+    let chosen = summary(manifest.facts());
+    expect_as_summarized(&chosen, &manifest).unwrap();
+    let mut damaged = chosen;
+    damaged.start_lsn = Lsn(damaged.start_lsn.0 ^ 1);
+    let error = expect_as_summarized(&damaged, &manifest).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
