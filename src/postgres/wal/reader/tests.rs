@@ -112,7 +112,7 @@ fn a_switch_that_begins_in_the_segment_before_takes_all_of_its_own() {
         assert_eq!(read(third.0, &third.1, 999).0.len(), 1);
         // The end of any other record is not taken for one.
         let mut other = second.1.clone();
-        other[40 + left as usize - 8] = 0x30;
+        other[56 - left as usize] = 0x30;
         assert!(read(second.0, &other, 999).1.invalid.is_some());
     }
 }
