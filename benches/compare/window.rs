@@ -105,6 +105,7 @@ fn digest_of(lsn: Lsn, number: u64) -> Digest {
         dropped_stats: Vec::new(),
         database: None,
         is_cut: false,
+        is_prepared: false,
     };
     let last = end(16_000_000, 1_999);
     Digest {

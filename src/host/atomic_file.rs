@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -57,6 +57,11 @@ impl PendingFile {
                 }
             }
         }
+    }
+
+    /// To this uid and gid, where that is allowed.
+    pub fn give(&mut self, (uid, gid): (u32, u32)) {
+        let _ = fchown(&self.file, Some(uid), Some(gid));
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

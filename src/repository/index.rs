@@ -21,6 +21,8 @@ use crate::storage::{Body, ObjectInfo};
 const VERSION: u32 = 1;
 /// A header with an ordinary digest; one that is longer takes a second request.
 const HEADER_BYTES_USUAL: u64 = 16 << 10;
+/// More take a while, which is said to who wants to know.
+const HEADERS_UNSAID_MAX: usize = 64;
 /// The first log file of a timeline has no certain beginning: it counts as closed once nothing was
 /// stored in it for so long.
 const QUIET: SignedDuration = SignedDuration::from_hours(1);
@@ -120,6 +122,10 @@ impl Home {
         let mut known = stored.map(|stored| trusted(stored, listed)).unwrap_or_default();
         let unknown: Vec<&ListedSegment> =
             listed.segments.iter().filter(|segment| !known.contains_key(&segment.name)).collect();
+        if unknown.len() > HEADERS_UNSAID_MAX {
+            let folder = self.log_key(listed.timeline, listed.log);
+            tracing::info!("reading {} headers in {folder}", unknown.len());
+        }
         for (segment, told) in unknown.iter().zip(self.headers(&unknown)?) {
             // Deleted since it was listed.
             let Some(told) = told else { continue };
@@ -167,22 +173,24 @@ impl Home {
     /// The index object; `None` where there is none that can be used.
     fn index(&self, listed: &ListedLog, index: &mut LogIndex) -> Result<Option<Stored>> {
         let key = self.index_key(listed.timeline, listed.log);
-        let sealed = match self.storage.get(&key) {
-            Ok(sealed) => sealed,
+        let opened = match self.storage.get(&key) {
+            Ok(sealed) => opened(&sealed),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Err(error),
             // To read nothing but WAL is allowed to be all that somebody may.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAllowed) => {
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        match opened(&sealed).map_err(|error| unopened(error, &key)) {
+        match opened {
             Ok(stored) => {
                 index.segment_size = Some(stored.segment_size);
                 Ok(Some(stored))
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 index.notes.push(format!(
-                    "{key} is damaged; it is only a cache: remove it, and it is written anew."
+                    "{key} is passed over ({error}). It is only a cache: where it is damaged, \
+                     remove it, and it is written anew."
                 ));
                 Ok(Some(Stored { walden: VERSION, segment_size: 0, segments: Vec::new() }))
             }
@@ -201,6 +209,10 @@ impl Home {
         loop {
             let (start, size) = match self.storage.get_start(&key, asked) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                // The store itself says that it is not what was put there.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    return Ok(Some(Told::faulty(format!("{}.", unopened(error, &key)))));
+                }
                 outcome => outcome?,
             };
             let read = Header::split(&start).map(|(header, _)| header);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::atomic_file::{self, PendingFile};
 use crate::host::folders::Folders;
+use crate::host::privileges;
 use crate::host::state::StateDirectory;
 use crate::storage::{Body, Key, Listing, ObjectInfo, Storage, body};
 
@@ -49,6 +50,10 @@ impl Directory {
     fn write_new(&self, path: &Path, folder: &Path, body: &Body) -> io::Result<Written> {
         self.folders.create(folder, FOLDER_MODE)?;
         let mut pending = PendingFile::create(path, FILE_MODE)?;
+        if let Some(owner) = self.owner_to_be() {
+            self.give_folders(folder, owner);
+            pending.give(owner);
+        }
         let mut crc32 = crc32fast::Hasher::new();
         for piece in body.pieces() {
             let piece = match piece {
@@ -62,6 +67,22 @@ impl Directory {
             return Ok(Written::Changed);
         }
         pending.publish_new().map(|()| Written::Whole)
+    }
+
+    /// Uid and gid. What root writes by the way, an index say, is the server's to read and to
+    /// remove: it belongs to whom the repository does.
+    fn owner_to_be(&self) -> Option<(u32, u32)> {
+        let root = privileges::is_root().then(|| fs::metadata(&self.root).ok())??;
+        (root.uid() != 0).then(|| (root.uid(), root.gid()))
+    }
+
+    /// Those that root has made. Where that is not allowed, as on some NFS, they stay root's.
+    fn give_folders(&self, folder: &Path, (uid, gid): (u32, u32)) {
+        for folder in folder.ancestors().take_while(|&folder| folder != self.root) {
+            if fs::metadata(folder).is_ok_and(|found| found.uid() == 0) {
+                let _ = chown(folder, Some(uid), Some(gid));
+            }
+        }
     }
 
     /// An object of that name may be so young that its maker has not synced the folders yet, or
@@ -355,9 +376,11 @@ fn sort(error: &io::Error) -> (ErrorKind, &'static str) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::{MetadataExt, chown};
 
     use super::Directory;
     use crate::error::ErrorKind;
+    use crate::host::privileges;
     use crate::storage::{Body, Key, Storage, contract};
 
     #[test]
@@ -405,6 +428,27 @@ mod tests {
         let keys: Vec<_> = listing.objects.iter().map(|object| object.key.as_str()).collect();
         assert_eq!(keys, ["a"]);
         assert!(listing.folders.is_empty());
+    }
+
+    /// Only root can give away.
+    #[test]
+    fn what_root_writes_belongs_to_whom_the_repository_does() {
+        if !privileges::is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let store = Directory::new(root.path(), None);
+        store.put_new(&Key::new("ours/a").unwrap(), &Body::new("1")).unwrap();
+        chown(root.path(), Some(12_345), Some(54_321)).unwrap();
+        store.put_new(&Key::new("index/1/a").unwrap(), &Body::new("1")).unwrap();
+        let owner = |path: &str| {
+            let found = fs::metadata(root.path().join(path)).unwrap();
+            (found.uid(), found.gid())
+        };
+        for path in ["index", "index/1", "index/1/a"] {
+            assert_eq!(owner(path), (12_345, 54_321), "{path}");
+        }
+        assert_eq!(owner("ours/a").0, 0, "what was there is left alone");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use walden::host::privileges;
 use walden::postgres::MajorVersion;
 
-use crate::harness::{Cluster, Load, Pgbench, Scratch, program, reference};
+use crate::harness::{Cluster, ClusterBuilder, Load, Pgbench, Scratch, program, reference};
 
 /// A cluster with a backup of many kinds of relations, busy since.
 struct Site {
@@ -69,10 +69,17 @@ const FALSE_FRIENDS: [&str; 24] = [
 
 impl Site {
     fn start(major: MajorVersion) -> Site {
+        Site::start_with(major, &[])
+    }
+
+    fn start_with(major: MajorVersion, settings: &[(&str, &str)]) -> Site {
         let repository = Scratch::new();
         let url = format!("file://{}", repository.path().display());
         let builder = Cluster::builder(major).archive_to(url, "main");
-        let cluster = builder.setting("max_prepared_transactions", "2").start();
+        let builder = builder.setting("max_prepared_transactions", "2");
+        let set =
+            |builder: ClusterBuilder, (name, value): &(&str, &str)| builder.setting(name, value);
+        let cluster = settings.iter().fold(builder, set).start();
         cluster.sql(RELATIONS);
         cluster.sql("CREATE DATABASE doomed");
         let load = (Pgbench::start(&cluster, 1, 2), Load::start(&cluster, 1, 1));
@@ -148,16 +155,21 @@ fn event_of<'f>(found: &'f Value, action: &str) -> &'f Value {
 
 #[test]
 fn what_happened_in_a_busy_cluster_is_named_and_what_looks_like_it_is_not_on_17() {
-    names_what_happened(MajorVersion(17));
+    names_what_happened(Site::start(MajorVersion(17)));
 }
 
 #[test]
 fn what_happened_in_a_busy_cluster_is_named_and_what_looks_like_it_is_not_on_15() {
-    names_what_happened(MajorVersion(15));
+    names_what_happened(Site::start(MajorVersion(15)));
 }
 
-fn names_what_happened(major: MajorVersion) {
-    let mut site = Site::start(major);
+#[test]
+fn with_logical_wal_and_compressed_pages_the_same_is_found() {
+    let settings = [("wal_level", "logical"), ("wal_compression", "pglz")];
+    names_what_happened(Site::start_with(MajorVersion(18), &settings));
+}
+
+fn names_what_happened(mut site: Site) {
     let mut session = site.cluster.session("postgres").unwrap();
     for statements in FALSE_FRIENDS {
         session.query(statements).unwrap_or_else(|why| panic!("{statements}: {why}"));
@@ -192,6 +204,8 @@ fn names_what_happened(major: MajorVersion) {
     let (databases, mut others): (Vec<_>, Vec<_>) =
         lines(&found).into_iter().partition(|line| line.starts_with("drop_database doomed "));
     assert_eq!(databases.len(), 1, "{found:#}");
+    let prepared = event(&found, "drop", "postgres.public.prepared");
+    assert!(prepared["note"].as_str().is_some_and(|note| note.contains("ROLLBACK PREPARED")));
     others.sort();
     expected.sort();
     assert_eq!(others, expected, "{found:#}");
@@ -331,6 +345,9 @@ fn what_is_too_much_for_a_digest_is_read_and_a_gap_is_told() {
     session.query("BEGIN; DELETE FROM visits; SELECT pg_switch_wal()").unwrap();
     site.cluster.write_wal(3);
     session.query("INSERT INTO witness VALUES ('late'); COMMIT").unwrap();
+    // Some of the deletes lie in two segments.
+    site.cluster.sql("CREATE TABLE big AS SELECT n FROM generate_series(1, 60000) n");
+    site.cluster.sql("DELETE FROM big WHERE n <= 59000");
     site.cluster.sql("DROP TABLE orders CASCADE");
     let lost = site.cluster.write_wal(2);
     site.cluster.sql("DROP SCHEMA shop CASCADE");
@@ -339,7 +356,8 @@ fn what_is_too_much_for_a_digest_is_read_and_a_gap_is_told() {
     let of_schema = told.iter().filter(|line| line.starts_with("drop postgres.shop."));
     assert_eq!(of_schema.count(), 402, "{told:?}");
     assert!(told[0].starts_with("delete postgres.public.visits 2500 "), "{told:?}");
-    assert_eq!(told.len(), 402 + 3, "{told:?}");
+    assert!(told[1].starts_with("delete postgres.public.big 59000 "), "{told:?}");
+    assert_eq!(told.len(), 402 + 4, "{told:?}");
 
     let object = site.object_of(&lost[1]);
     std::fs::remove_file(object).unwrap();
@@ -348,4 +366,43 @@ fn what_is_too_much_for_a_digest_is_read_and_a_gap_is_told() {
         .succeeds()
         .stdout_has("note: 1 segments are missing before ")
         .stdout_has("shop.many400");
+}
+
+/// Before the fork the parent's WAL counts, behind it the child's.
+#[test]
+fn a_search_follows_the_branch_that_was_taken() {
+    let mut site = Site::start(MajorVersion(17));
+    site.load = None;
+    site.cluster.sql("DROP TABLE lines");
+    site.cluster.sql("SELECT pg_create_restore_point('fork')");
+    site.cluster.sql("DROP TABLE visits");
+    site.cluster.archive_everything();
+    let place = Scratch::new();
+    let words = ["--target-name", "fork", "--target-action", "promote", "--adopt"];
+    let restore = site.cluster.walden().arg("restore").arg(place.join("branch")).args(words);
+    restore.run().succeeds();
+    site.cluster.stop();
+    let mut branch = Cluster::over(MajorVersion(17), &place.join("branch"));
+    branch.start_again();
+    branch.wait_until("NOT pg_is_in_recovery()");
+    branch.sql("DROP TABLE rewritten");
+    branch.archive_everything();
+
+    let found = site.find(&["--dropped"]);
+    let names = ["lines", "rewritten"].map(|name| format!("postgres.public.{name}"));
+    let told: Vec<_> = found["events"].as_array().unwrap().iter().collect();
+    let relations: Vec<_> = told.iter().map(|event| event["relation"].as_str().unwrap()).collect();
+    assert_eq!(relations, names, "{found:#}");
+    assert_eq!((&told[0]["timeline"], &told[1]["timeline"]), (&1.into(), &2.into()));
+    assert!(found["notes"].as_array().unwrap().is_empty(), "{found:#}");
+    let older = site.find(&["--dropped", "--timeline", "1"]);
+    event(&older, "drop", "postgres.public.visits");
+    assert!(older["notes"][0].as_str().unwrap().contains("--timeline 2"), "{older:#}");
+
+    drop(branch);
+    for (event, table) in told.iter().zip(["lines", "rewritten"]) {
+        let restored = site.carry_out(event["restore"].as_str().unwrap(), &place.join(table));
+        restored.wait_until("NOT pg_is_in_recovery()");
+        assert_eq!(restored.value(&format!("SELECT count(*) FROM {table}")), "2500");
+    }
 }

@@ -9,7 +9,7 @@ use crate::harness::site::{self, SYSTEM_IDENTIFIER, files_below};
 use crate::harness::{ANY_MAJOR, Bucket, Cluster, Fault, Scratch, Site, Walden};
 
 fn name(number: u8) -> String {
-    format!("0000000100000000000000{number:02X}")
+    format!("0000000100000001000000{number:02X}")
 }
 
 fn site_on(bucket: &Bucket) -> Site {
@@ -420,7 +420,7 @@ fn killed_at_any_instant_it_is_completed_by_the_next_calls() {
 fn three_hundred_waiting_files_drain_with_one_request_each() {
     let bucket = Bucket::start();
     let site = site_on(&bucket);
-    let names: Vec<_> = (0..300).map(|number| format!("0000000100000001{number:08X}")).collect();
+    let names: Vec<_> = (0..300).map(|number| format!("0000000100000002{number:08X}")).collect();
     site.segment(&name(0xFF), 1);
     push(&site, &name(0xFF)).run().succeeds();
     for name in &names {

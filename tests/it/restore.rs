@@ -188,6 +188,79 @@ fn waiting_says_where_recovery_ended() {
     assert!(!place.join("never").exists());
 }
 
+/// The digest is of what was pushed: whether the object still holds it, `--check-wal` tells before
+/// anything is written, and else the server, after hours.
+#[test]
+fn wal_that_was_damaged_in_the_store_is_found_before_or_while_it_is_replayed() {
+    let past = Past::of(ANY_MAJOR, false);
+    let place = Scratch::new();
+    let latest = |name: &str| {
+        let restore = past.restore(&place.join(name)).args(["--target-latest", "--json"]);
+        restore.args(["--pg-bin"]).arg(bin(ANY_MAJOR)).arg("--wait")
+    };
+    let checked = latest("dry").args(["--check-wal", "--dry-run"]).run().succeeds();
+    let checked = &json(&checked)["wal"]["checked"];
+    assert!(checked["segments"].as_u64() >= Some(2) && checked["records"].as_u64() > Some(10));
+
+    let home = past.repository.path().join("main").join(past.source.system_identifier());
+    let log = home.join("wal/00000001/0000000100000000");
+    let objects = fs::read_dir(log).unwrap().map(|entry| entry.unwrap().path());
+    let newest = objects.max().expect("an archived segment");
+    let mut bytes = fs::read(&newest).unwrap();
+    let near_its_end = bytes.len() - 6;
+    bytes[near_its_end] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+
+    let name = newest.file_stem().unwrap().to_string_lossy().into_owned();
+    latest("checked").arg("--check-wal").run().exits(30).stderr_has(&name);
+    assert!(!place.join("checked").exists());
+    latest("unchecked").run().exits(5).stderr_has(&format!("could not restore file \"{name}\""));
+    assert!(!place.join("unchecked/postmaster.pid").exists(), "no server is left behind");
+}
+
+#[test]
+fn the_plan_tells_where_recovery_stops_and_the_last_commit_itself_is_a_target() {
+    let past = past();
+    let place = Scratch::new();
+    let plan = |words: &[&str]| {
+        let restore = past.restore(&place.join("new")).args(words).args(["--dry-run", "--json"]);
+        json(&restore.run().succeeds())
+    };
+    let by_time = plan(&["--target-time", &past.after[1]]);
+    assert_eq!(
+        (&by_time["stop"]["side"], &by_time["stop"]["record"]),
+        (&"before".into(), &"commit".into())
+    );
+    assert!(by_time["commits_after"]["commits"].as_u64() >= Some(1), "{by_time:#}");
+    assert_eq!(by_time["commits_after"]["at_least"], false);
+    assert_eq!(by_time["instants"]["server"].as_array().unwrap().len(), 1, "UTC is both zones");
+    assert!(by_time["estimate"]["wal_segments"].as_u64() >= Some(1));
+
+    let all = plan(&["--target-latest"]);
+    assert_eq!(
+        (&all["stop"], &all["commits_after"]["commits"]),
+        (&serde_json::Value::Null, &0.into())
+    );
+    let latest = all["last_commit"]["time"].as_str().unwrap();
+    let last = plan(&["--target-time", latest]);
+    assert_eq!(last["stop"]["lsn"], all["last_commit"]["lsn"]);
+    assert!(last["settings"].as_str().unwrap().contains("recovery_target_lsn = '"), "{last:#}");
+    let recovered = place.join("recovered");
+    let restore = past.restore(&recovered).args(["--target-time", latest]);
+    restore.args(["--target-action", "promote"]).run().succeeds();
+    let mut recovered = Cluster::over(ANY_MAJOR, &recovered);
+    recovered.start_again();
+    recovered.wait_until("NOT pg_is_in_recovery()");
+    assert_eq!(recovered.value("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "1 2 3");
+
+    let text =
+        past.restore(&place.join("new")).args(["--target-time", &past.after[1], "--dry-run"]);
+    let text = text.run().succeeds().stdout_has("  stops       before the commit of transaction");
+    text.stdout_has("after the target (until ").stdout_has("  estimate    about ");
+    let now = past.restore(&place.join("new")).args(["--target-time", "-0s", "--dry-run"]).run();
+    now.exits(4).stderr_has("lies after the last commit that is archived").stderr_has(latest);
+}
+
 #[test]
 fn tablespaces_come_back_elsewhere_and_never_by_themselves() {
     let past = Past::of(ANY_MAJOR, true);

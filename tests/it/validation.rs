@@ -218,7 +218,7 @@ fn lengths_that_lead_out_of_the_segment_are_noticed(
     segments: &BTreeMap<u64, Vec<u8>>,
 ) {
     for (&number, content) in segments {
-        let last = whole.iter().filter(|record| record.segment() == number).next_back();
+        let last = whole.iter().rfind(|record| record.segment() == number);
         let Some(Record { start, resource_manager, kind, .. }) = last else { continue };
         for (byte, bit) in (0..4).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
             let mut content = content.clone();

@@ -1,7 +1,8 @@
 //! Parsers of WAL and of what is kept of it, on real WAL that was damaged at random: they end, they
 //! do not panic, and what they say does not hang on how the bytes came.
 //!
-//! `WALDEN_TEST_FUZZ_SECONDS=600` for ten minutes of each; `WALDEN_TEST_SEED` to repeat one.
+//! `WALDEN_TEST_FUZZ_SECONDS=600` for ten minutes of each. What failed is kept in a file, since
+//! servers do not write the same WAL twice.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -13,7 +14,7 @@ use walden::codec::{Content, Header, Kind, Origin};
 use walden::postgres::history_file::HistoryFile;
 use walden::postgres::wal::digest::{Digest, Fragment, joint};
 use walden::postgres::wal::record::{Checksum, HEADER_BYTES, Parts, Record, RecordHeader};
-use walden::postgres::wal::{Digester, Outcome, SegmentCheck, ending, read_segment};
+use walden::postgres::wal::{Digester, SegmentCheck, ending, read_segment};
 use walden::postgres::wal_file_check::WalFileCheck;
 use walden::postgres::{Lsn, MajorVersion, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 
@@ -128,8 +129,21 @@ fn any_seed(random: &mut Rng) -> &'static Seed {
     &SEEDS[random.usize(..SEEDS.len())]
 }
 
+/// Keeps the bytes that made a test panic.
+struct Witness<'a>(SegmentName, &'a [u8]);
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let path = std::env::temp_dir().join(format!("walden-fuzz-{}", self.0));
+            println!("kept in {}: {:?}", path.display(), fs::write(&path, self.1));
+        }
+    }
+}
+
 /// Reads the bytes whole and in pieces; both must say the same.
-fn read_both_ways(random: &mut Rng, name: SegmentName, bytes: &[u8]) -> Outcome {
+fn read_both_ways(random: &mut Rng, name: SegmentName, bytes: &[u8]) {
+    let _witness = Witness(name, bytes);
     let mut whole = Vec::new();
     let note = |record: &Record<'_>| (record.lsn, record.end, record.header, ending(record));
     let outcome = read_segment(name, [bytes], |record| whole.push(note(record)));
@@ -159,7 +173,6 @@ fn read_both_ways(random: &mut Rng, name: SegmentName, bytes: &[u8]) -> Outcome 
         assert!(json.len() < 64 << 10);
         assert_eq!(serde_json::from_slice::<Digest>(&json).expect("what was written"), digest);
     }
-    outcome
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use walden::postgres::MajorVersion;
 
-use crate::harness::{ANY_MAJOR, Cluster, Pgbench, Scratch, every_major};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, Pgbench, Scratch, Site, every_major};
 
 /// A cluster that keeps the time of each commit itself, and its repository.
 struct Witness {
@@ -54,6 +54,26 @@ impl Witness {
         report
     }
 
+    /// Restore takes the latest and the earliest time of every window, and nothing later.
+    #[track_caller]
+    fn is_believed_by_restore(&self, report: &Value) {
+        let plan = |timeline: &Value, time: &str| {
+            let new = self.cluster.scratch().join("never");
+            let restore = self.cluster.walden().arg("restore").arg(new).arg("--dry-run");
+            let restore = restore.args(["--target-timeline", &text(timeline)]);
+            restore.args(["--target-time", time]).run()
+        };
+        for timeline in report["timelines"].as_array().unwrap() {
+            for window in timeline["windows"].as_array().unwrap() {
+                plan(&timeline["timeline"], &text(&window["earliest"])).succeeds();
+                plan(&timeline["timeline"], &text(&window["latest"])).succeeds();
+            }
+            let latest: jiff::Timestamp = text(&timeline["latest"]).parse().unwrap();
+            let later = latest + jiff::SignedDuration::from_micros(1);
+            plan(&timeline["timeline"], &format!("{later:.6}")).exits(4);
+        }
+    }
+
     fn object(&self, segment: &str) -> PathBuf {
         let home = self.repository.path().join("main").join(self.cluster.system_identifier());
         home.join(format!("wal/{}/{}/{segment}.zst", &segment[..8], &segment[..16]))
@@ -78,30 +98,37 @@ fn committed_at(cluster: &Cluster, xid: &str) -> String {
 
 #[test]
 fn the_latest_time_is_that_of_the_servers_last_commit_to_the_microsecond() {
-    for major in every_major() {
-        let witness = Witness::backed_up(major);
-        let cluster = &witness.cluster;
-        // Busy: several at once, and records of all sizes across the edges of segments.
-        thread::scope(|scope| {
-            for writer in 0..4 {
-                scope.spawn(move || {
-                    let mut session = cluster.session("postgres").unwrap();
-                    for n in 0..150 {
-                        let message = "pg_logical_emit_message(true, 'test', repeat('w', 9000))";
-                        let insert = format!("INSERT INTO t SELECT {writer} FROM {message}");
-                        session.query(&insert).unwrap();
-                        if n % 10 == 0 {
-                            session.query("BEGIN; INSERT INTO t VALUES (9); ROLLBACK").unwrap();
-                        }
+    thread::scope(|scope| {
+        for major in every_major() {
+            scope.spawn(move || busy_and_idle(major));
+        }
+    });
+}
+
+fn busy_and_idle(major: MajorVersion) {
+    let witness = Witness::backed_up(major);
+    let cluster = &witness.cluster;
+    // Several at once, and records of all sizes across the edges of segments.
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            scope.spawn(move || {
+                let mut session = cluster.session("postgres").unwrap();
+                for n in 0..150 {
+                    let message = "pg_logical_emit_message(true, 'test', repeat('w', 9000))";
+                    let insert = format!("INSERT INTO t SELECT {writer} FROM {message}");
+                    session.query(&insert).unwrap();
+                    if n % 10 == 0 {
+                        session.query("BEGIN; INSERT INTO t VALUES (9); ROLLBACK").unwrap();
                     }
-                });
-            }
-        });
-        witness.agrees(cluster, 1);
-        // Idle, and then a single commit.
-        cluster.sql("CHECKPOINT");
-        witness.agrees(cluster, 1);
-    }
+                }
+            });
+        }
+    });
+    witness.agrees(cluster, 1);
+    // Idle, and then a single commit.
+    cluster.sql("CHECKPOINT");
+    let report = witness.agrees(cluster, 1);
+    witness.is_believed_by_restore(&report);
 }
 
 #[test]
@@ -161,6 +188,7 @@ fn a_promoted_copy_goes_on_on_a_timeline_of_its_own() {
     assert_eq!((&two["parent"], &two["earliest_backup"]), (&1.into(), &one["earliest_backup"]));
     let fork = adopted.value("SELECT pg_read_file('pg_wal/00000002.history')");
     assert!(fork.contains(&text(&two["switch_lsn"])), "{fork}\n{both:#}");
+    witness.is_believed_by_restore(&both);
     let words = source.walden().arg("window").run().succeeds();
     words.stdout_has("\n└─ timeline 2, from 1 at ");
     let only = source.walden().args(["window", "--timeline", "2"]).run().succeeds();
@@ -202,6 +230,7 @@ fn it_ends_at_a_missing_segment_and_says_so_and_a_new_backup_begins_anew() {
     let report = witness.agrees(cluster, 1);
     let windows = report["timelines"][0]["windows"].as_array().unwrap();
     assert_eq!(windows.len(), 2, "{report:#}");
+    witness.is_believed_by_restore(&report);
     assert_eq!(text(&windows[0]["latest_xid"]), before);
 }
 
@@ -261,4 +290,71 @@ fn without_a_backup_it_says_that_nothing_can_be_recovered() {
     assert_eq!((&found["earliest"], &found["latest"]), (&Value::Null, &Value::Null), "{report:#}");
     let words = witness.cluster.walden().arg("window").run().succeeds();
     words.stdout_has("nothing can be recovered: there is no backup");
+}
+
+#[test]
+fn a_backup_after_the_last_commit_is_itself_the_latest_time() {
+    let witness = Witness::start(ANY_MAJOR);
+    witness.cluster.archive_everything();
+    witness.cluster.walden().arg("backup").run().succeeds();
+    let report = witness.window();
+    let found = &report["timelines"][0];
+    assert_eq!((&found["latest"], &found["latest_xid"]), (&found["earliest"], &Value::Null));
+    witness.is_believed_by_restore(&report);
+}
+
+#[test]
+fn marked_and_unreadable_segments_are_gaps_with_their_cause() {
+    let site = Site::new();
+    let name = |number: u8| format!("000000010000000000000A{number:02X}");
+    for number in 1..=7 {
+        let mut bytes = site.segment(&name(number), number);
+        if number == 3 {
+            bytes[500_000] ^= 4;
+            site.file(&name(number), &bytes);
+        }
+        let push = site.push(&name(number)).env("WALDEN_PUSH_ON_INVALID", "archive");
+        push.run().succeeds();
+    }
+    fs::remove_file(site.object(&name(5))).unwrap();
+    fs::write(site.object(&name(6)), "not an object").unwrap();
+    let output = site.walden().args(["window", "--json"]).run().succeeds();
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let gaps = report["timelines"][0]["gaps"].as_array().unwrap();
+    let told: Vec<_> =
+        gaps.iter().map(|gap| (text(&gap["cause"]), text(&gap["first_missing"]))).collect();
+    let expected = [("invalid", name(3)), ("missing", name(5)), ("damaged", name(6))];
+    assert_eq!(told, expected.map(|(cause, name)| (cause.to_owned(), name)), "{report:#}");
+    let record: walden::postgres::Lsn = text(&gaps[0]["from_lsn"]).parse().unwrap();
+    assert!((0xA0_3000_00..=0xA0_3000_00 + 500_000).contains(&record.0), "{record}");
+    assert!(text(&report["notes"]).contains(&name(6)), "{report:#}");
+    let words = site.walden().arg("window").run().succeeds();
+    let words = words.stdout_has(&format!("{} is not valid from {record} on", name(3)));
+    words.stdout_has(&format!("{} cannot be read", name(6)));
+}
+
+/// Where listings may be remembered, what has just come or gone is seen all the same.
+#[test]
+fn on_s3_what_was_just_archived_or_lost_is_seen_at_once() {
+    let bucket = Bucket::start();
+    let site = Site::on(&bucket.url(), bucket.environment());
+    let name = |number: u8| format!("000000010000000000000A{number:02X}");
+    let archive = |number: u8| {
+        site.segment(&name(number), number);
+        site.push(&name(number)).patiently().run().succeeds();
+    };
+    let told = || {
+        let output = site.walden().args(["window", "--json"]).run().succeeds();
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        let timeline = &report["timelines"][0];
+        (text(&timeline["segments"]), timeline["gaps"].as_array().unwrap().len())
+    };
+    (1..=3).for_each(archive);
+    assert_eq!(told(), ("3".to_owned(), 0));
+    archive(4);
+    assert_eq!(told(), ("4".to_owned(), 0));
+    let objects = bucket.objects();
+    let second = objects.iter().find(|key| key.contains(&name(2))).unwrap();
+    bucket.lose(second);
+    assert_eq!(told(), ("3".to_owned(), 1));
 }

@@ -15,24 +15,22 @@ use crate::postgres::{Lsn, TimelineId};
 type Content = (TimelineId, Option<Lsn>);
 
 pub fn decide(known: &Known<'_>, wanted: &Wanted, backups: &[&BackupSummary]) -> Result<Decision> {
-    let on = |path: TimelinePath, backups: &[&BackupSummary]| {
-        Course::new(known, wanted, path).decide(backups)
-    };
+    let on = |path: TimelinePath| Course::new(known, wanted, path).decide(backups);
     match wanted.timeline {
-        TargetTimeline::Number(timeline) => on(known.tree.path(timeline)?, backups),
+        TargetTimeline::Number(timeline) => on(known.tree.path(timeline)?),
         TargetTimeline::Current => current(known, wanted, backups),
         TargetTimeline::Latest => {
             let newest = newest_reachable(backups, known.tree)?;
             let is_one_point = !matches!(wanted.target, Target::Latest | Target::Immediate);
             let timeline = newest.last();
-            let decided = on(newest, backups);
+            let decided = on(newest);
             let others = others(known, backups, timeline)?;
             match decided {
                 Ok(decision) if !is_one_point || decision.stop.place.is_none() => {
                     Ok(with_note(decision, wanted, &others))
                 }
                 Err(error) if !is_one_point || error.kind() != ErrorKind::Refused => Err(error),
-                decided => unambiguous(decided, timeline, wanted, others, &on, backups),
+                decided => unambiguous(decided, timeline, wanted, others, &on),
             }
         }
     }
@@ -97,12 +95,11 @@ fn unambiguous(
     newest: TimelineId,
     wanted: &Wanted,
     others: Vec<TimelinePath>,
-    on: &dyn Fn(TimelinePath, &[&BackupSummary]) -> Result<Decision>,
-    backups: &[&BackupSummary],
+    on: &dyn Fn(TimelinePath) -> Result<Decision>,
 ) -> Result<Decision> {
     let mut contents: BTreeMap<Content, Decision> = BTreeMap::new();
     for path in others {
-        match on(path, backups) {
+        match on(path) {
             Ok(decision) => {
                 let content = content(&decision, wanted);
                 // Of two ways to the same content that of the lower timeline is the shorter.

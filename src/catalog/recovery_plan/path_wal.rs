@@ -65,9 +65,14 @@ pub struct WalRange {
 }
 
 impl Stretch {
-    /// What is known of its transactions, if it has a digest; `opens_unknown` is to be read.
+    /// What is known of its transactions, if it has a digest.
     pub fn wal(&self) -> Option<SegmentWal> {
         self.segment.wal
+    }
+
+    /// WAL that just ends, unless more of it follows.
+    fn ends_in_zeros(&self) -> bool {
+        self.segment.wal.is_some_and(|wal| wal.only_zeros_follow)
     }
 
     /// What recovery does not get past, and where that begins.
@@ -132,7 +137,9 @@ impl PathWal {
         let (gap, fork) = loop {
             let stretch = &self.stretches[last];
             if let Some((cause, from)) = stretch.fault() {
-                break (Some(Gap { segment: stretch.name, cause, from }), None);
+                let is_last = self.stretches.get(last + 1).is_none();
+                let gap = Gap { segment: stretch.name, cause, from };
+                break ((!is_last || !stretch.ends_in_zeros()).then_some(gap), None);
             }
             let next = self.stretches.get(last + 1);
             if next.is_some_and(|next| self.follows(stretch, next)) {

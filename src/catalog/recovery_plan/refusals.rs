@@ -175,6 +175,10 @@ pub fn no_restore_point<'a>(name: &str, known: impl Iterator<Item = &'a RestoreP
         true => "No restore point is in the archived WAL of this branch.".to_owned(),
         false => format!("The nearest names on this branch: {}.", near.join(", ")),
     };
+    // What a digest does not keep, it cannot deny.
+    let hint = hint
+        + " One whose record lies across two segments, or with more than 32 others in its \
+           segment, is not listed: use --target-lsn for such.";
     refused(format!("restore point {name:?} is not in the archived WAL")).hint(hint)
 }
 

@@ -231,6 +231,7 @@ impl World {
                 dropped_stats: Vec::new(),
                 database: None,
                 is_cut: false,
+                is_prepared: false,
             };
             match what {
                 What::Commit(xid, time, subs) => records.endings.push(end(*xid, *time, true, subs)),

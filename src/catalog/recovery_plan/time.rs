@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::recovery_plan::course::{Attempt, Course, Reached};
 use crate::catalog::recovery_plan::decision::{Place, Side, Stop};
-use crate::catalog::recovery_plan::path_wal::Run;
+use crate::catalog::recovery_plan::path_wal::{Run, Stretch};
 use crate::catalog::recovery_plan::refusals;
 use crate::catalog::{BackupSummary, Target};
 use crate::error::Result;
@@ -60,15 +60,15 @@ impl Course<'_> {
         let Some(first) = self.wal.place_of(backup.start_lsn) else { return Ok(None) };
         let later = |of_record| self.is_later(of_record, time);
         let stretches = &self.wal.stretches;
-        let known = stretches[..first].iter().rev().map_while(|stretch| stretch.wal());
+        let known = stretches[..first].iter().rev().map_while(Stretch::wal);
         let mut holds = known.filter_map(|wal| wal.latest_time).map(later).next();
         let last_byte = Lsn(backup.end_lsn.0.saturating_sub(1));
         let last = self.wal.place_of(last_byte).unwrap_or(first);
-        for at in first..=last {
+        for (at, stretch) in stretches.iter().enumerate().take(last + 1).skip(first) {
             if holds == Some(true) {
                 break;
             }
-            let Some(latest) = stretches[at].wal().and_then(|wal| wal.latest_time) else {
+            let Some(latest) = stretch.wal().and_then(|wal| wal.latest_time) else {
                 continue;
             };
             if !later(latest) {
@@ -123,11 +123,11 @@ impl Course<'_> {
         let why = "no transaction ended later, and with a time PostgreSQL would end in FATAL";
         let newest = self.newest(&run)?;
         let is_newest = newest.as_ref().is_some_and(|(_, _, newest)| *newest == time);
+        if !is_newest && time > backup.ended {
+            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
+        }
         let after_backup = newest.filter(|(_, last, _)| last.at.lsn >= backup.end_lsn);
         let Some((at, last, _)) = after_backup else {
-            if time > backup.ended && !is_newest {
-                return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-            }
             let note = format!("{why}: it is told to stop as soon as this backup is consistent.");
             return Ok(match self.immediate(backup) {
                 Attempt::Reached(reached) => {
@@ -136,9 +136,6 @@ impl Course<'_> {
                 other => other,
             });
         };
-        if self.wanted.exclusive || !is_newest {
-            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
-        }
         let note = format!("{why}: it is told the LSN of the last one instead.");
         let stop = Stop {
             target: Target::Lsn(last.at.lsn),

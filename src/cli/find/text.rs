@@ -22,7 +22,7 @@ pub fn report(report: &Report, request: &Request, local: &TimeZone) -> String {
 fn told(event: &Event, local: &TimeZone) -> String {
     let mut text = format!("{}  {}\n", in_utc(event.time), headline(event));
     let mut line = |name: &str, value: String| text += &format!("  {name:<9}{value}\n");
-    if *local != TimeZone::UTC {
+    if local.to_offset(event.time).seconds() != 0 {
         line("local", reading(event.time, local));
     }
     if let (Some(xid), Some(lsn)) = (event.xid, event.commit_lsn) {
@@ -103,7 +103,8 @@ fn summary(report: &Report, request: &Request) -> String {
     };
     let read = match searched.segments_read {
         0 => String::new(),
-        count => format!(" ({count} times one was read whole)"),
+        1 => ", one of which was read".to_owned(),
+        count => format!(", read {count} times"),
     };
     let (segments, timeline) = (searched.segments, report.timeline);
     format!("{found}{between}, in {segments} segments of timeline {timeline}{read}\n")

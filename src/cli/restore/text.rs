@@ -223,3 +223,67 @@ pub fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::{estimate_text, given_up_text, plan_text, stop_text};
+    use crate::catalog::recovery_plan::estimate::Estimate;
+    use crate::catalog::recovery_plan::{GivenUp, Place, RecordKind, Side};
+    use crate::commands::restore::prepare;
+    use crate::commands::restore::samples::{Sample, request};
+    use crate::postgres::Lsn;
+    use crate::postgres::wal::digest::TransactionEnd;
+
+    #[test]
+    fn the_plan_fits_on_a_screen_and_begins_with_the_target() {
+        let sample = Sample::new(&[("postgresql.conf", Vec::new())], &[]);
+        let scratch = tempfile::tempdir().unwrap();
+        let new = scratch.path().join("new");
+        let mut plan = prepare(&sample.repository, request(&new)).unwrap().plan;
+        let time = "2026-11-21T10:15:30.000001Z".parse().unwrap();
+        let end = TransactionEnd { lsn: Lsn(0x20_0200), xid: 745, time };
+        plan.last_commit = Some(end);
+        plan.commits_after = Some(GivenUp { commits: 3214, at_least: false, last: Some(end) });
+        let text = plan_text(&plan, &TimeZone::UTC);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() <= 24, "{text}");
+        let new = new.canonicalize().unwrap_or(new);
+        assert!(lines[0].starts_with(&format!("restore {} from memory:", new.display())), "{text}");
+        assert_eq!(lines[1], "  target      latest, then promote");
+        assert_eq!(
+            lines[2],
+            "  last commit 2026-11-21T10:15:30.000001Z, transaction 745, LSN 0/200200"
+        );
+        assert_eq!(
+            lines[3],
+            "              3,214 commits after the target (until 2026-11-21T10:15:30.000001Z) \
+             will not be in the restored cluster"
+        );
+        assert!(text.contains("  WAL         000000010000000000000002 to 0"), "{text}");
+        assert!(text.contains(", 2 segments (2.0 MiB) to replay"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_told_as_people_say_them() {
+        let given_up =
+            |commits, at_least| given_up_text(&GivenUp { commits, at_least, last: None });
+        assert_eq!(given_up(0, false), None);
+        assert!(given_up(0, true).unwrap().starts_with("at least 0 commits after the target will"));
+        assert!(given_up(1, false).unwrap().starts_with("1 commit after the target will"));
+        assert!(given_up(1_234_567, false).unwrap().starts_with("1,234,567 commits"));
+        let day = Estimate::new(100 << 40, 1, 1 << 20);
+        assert!(estimate_text(&day).starts_with("about 291 h 16 min: 100.0 TiB to fetch"));
+        let fork = Place {
+            side: Side::Before,
+            record: RecordKind::Fork,
+            lsn: Lsn(0x28),
+            time: None,
+            xid: None,
+        };
+        assert_eq!(stop_text(&fork), "where the timeline begins, LSN 0/28");
+        let other = Place { side: Side::After, record: RecordKind::Other, ..fork };
+        assert_eq!(stop_text(&other), "after the record, LSN 0/28");
+    }
+}

@@ -105,7 +105,8 @@ pub fn run(repository: &Repository, request: &Request) -> Result<Report> {
     let mut notes = Vec::new();
     let tree = survey::tree(&home, &mut notes)?;
     let backups = backups(&home, &mut notes)?;
-    let walk = Walk::plan(&home, &tree, request.timeline)?;
+    let segment_size = backups.last().map(|backup| backup.wal_segment_size);
+    let walk = Walk::plan(&home, &tree, request.timeline, segment_size)?;
     let began: Vec<_> = backups.iter().map(|backup| (backup.id.clone(), backup.began)).collect();
     let mut names = NameBook::new(&home, &began, request.server.as_ref());
     let mut segments = Segments::new(&home);
@@ -143,7 +144,7 @@ fn backups(home: &Home, notes: &mut Vec<String>) -> Result<Vec<BackupFacts>> {
         match facts {
             Ok(facts) => backups.push(facts),
             Err(error) => {
-                notes.push(format!("backup {id} is left out, it cannot be read: {error}."))
+                notes.push(format!("backup {id} is left out, it cannot be read: {error}."));
             }
         }
     }

@@ -19,6 +19,9 @@ use crate::postgres::{Lsn, SegmentName, TimelineId};
 /// second.
 const READ_MAX: usize = 128;
 
+const PREPARED: &str = "It ended by COMMIT PREPARED: once restored it is prepared again and holds \
+                        its locks, so end it by ROLLBACK PREPARED (pg_prepared_xacts names it).";
+
 /// `pg_database`: in the tablespace of shared relations, of no database.
 const PG_DATABASE: (u32, u32, u32) = (1664, 0, 1262);
 /// Of the resource manager Heap, without the bit that says a page was initialised.
@@ -80,6 +83,9 @@ impl<'p, 'h> Points<'p, 'h> {
         event.note.clone_from(&deed.note);
         if deed.relation.as_ref().is_some_and(|known| known.is_unlogged) {
             event.note = Some("It is unlogged: its rows are in no backup and no WAL.".to_owned());
+        }
+        if by.is_prepared {
+            event.note = Some(PREPARED.to_owned());
         }
         match deed.what {
             What::DropDatabase => {

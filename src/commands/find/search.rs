@@ -1,26 +1,30 @@
 //! Along the segments: transactions put together, what they did, and which of it was asked for.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod ends;
+mod naming;
+
+pub use ends::keep_nearest;
+
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::events::{self, Deed, Lookup as _, Transaction, Transactions, Unended};
+use crate::catalog::events::{self, Deed, Transaction, Transactions};
+use crate::commands::find::Request;
 use crate::commands::find::names::NameBook;
 use crate::commands::find::read::Segments;
 use crate::commands::find::report::Searched;
 use crate::commands::find::walk::{Stretch, Walk};
-use crate::commands::find::{Kinds, Request};
 use crate::error::Result;
-use crate::postgres::wal::digest::{Digest, Ending, Fragment, RestorePoint, TransactionEnd, joint};
-use crate::postgres::wal::digester::ROWS_MIN;
+use crate::postgres::wal;
+use crate::postgres::wal::digest::{self, Digest, Ending, Fragment, RestorePoint, TransactionEnd};
+use crate::postgres::wal::digester::{ROWS_MIN, deleted_row};
 use crate::postgres::{Lsn, SegmentName};
 
 /// Clocks are set, and commits do not come in the order of their times.
 const TIME_SLACK: SignedDuration = SignedDuration::from_mins(5);
 /// Segments read on, for the end of a transaction that no digest names.
 const READ_ON_MAX: usize = 16;
-/// Segments read for the transactions that ended around a time, and for one transaction.
-const READ_FOR_ENDS_MAX: usize = 256;
 
 /// What was found, in the order of the WAL.
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ pub struct By {
     pub at: TransactionEnd,
     pub first_lsn: Option<Lsn>,
     pub first_lock: Option<Lsn>,
+    /// By COMMIT PREPARED.
+    pub is_prepared: bool,
 }
 
 pub struct Search<'s, 'h> {
@@ -217,7 +223,7 @@ impl<'s, 'h> Search<'s, 'h> {
         }
     }
 
-    /// The end of a transaction the record of which began in the segment before.
+    /// The end of a transaction, or the delete, the record of which began in the segment before.
     fn end_across(
         &mut self,
         before: SegmentName,
@@ -225,13 +231,20 @@ impl<'s, 'h> Search<'s, 'h> {
         stretch: &Stretch<'_>,
         digest: &Digest,
     ) -> Result<()> {
-        let ending = match joint(&Some(begun.clone()), &digest.continued) {
-            Some(ending) => Some(ending),
+        let rest = digest.continued.as_ref();
+        let known = rest.and_then(|rest| {
+            digest::join(begun, rest, |record| (wal::ending(record), deleted_row(record)))
+        });
+        let (ending, row) = match known {
+            Some(known) => known,
             None if self.may_matter(stretch, Some(digest)) => {
-                self.segments.across(before, stretch.name)?
+                (self.segments.across(before, stretch.name)?, None)
             }
-            None => None,
+            None => (None, None),
         };
+        if let Some(row) = row {
+            self.transactions.delete_one(before, begun.lsn, row);
+        }
         if let Some(ending) = ending {
             self.found.straddling.extend(ending.is_commit.then_some(ending.at.lsn));
             self.end_one(before, &ending)?;
@@ -249,16 +262,27 @@ impl<'s, 'h> Search<'s, 'h> {
 
     fn tell(&mut self, transaction: &Transaction) -> Result<()> {
         let (request, at) = (self.request, transaction.end);
-        if !request.is_in_time(at.time) || !is_wanted_xid(request.xid, at, transaction) {
+        let is_wanted = request.is_in_time(at.time) && is_wanted_xid(request.xid, at, transaction);
+        if is_wanted {
+            self.learn_names(transaction)?;
+        }
+        let gives_new_files =
+            !transaction.dropped.is_empty() && !transaction.did.created.is_empty();
+        if !is_wanted && !gives_new_files {
             return Ok(());
         }
-        self.learn_names(transaction)?;
+        let deeds = events::deeds(transaction, self.names, request.rows_min);
+        self.follow_file(transaction, &deeds);
+        if !is_wanted {
+            return Ok(());
+        }
         let by = By {
             at,
             first_lsn: transaction.did.first_lsn,
             first_lock: transaction.did.locks.first().map(|lock| lock.lsn),
+            is_prepared: transaction.is_prepared,
         };
-        for deed in events::deeds(transaction, self.names, request.rows_min) {
+        for deed in deeds {
             let is_wanted = request.kinds.want(deed.what) && self.is_named(&deed, at.time);
             if is_wanted && (!deed.may_be_index || self.emptied_a_table(transaction)?) {
                 let what = HitKind::Deed { deed: Box::new(deed), by: Box::new(by.clone()) };
@@ -267,67 +291,6 @@ impl<'s, 'h> Search<'s, 'h> {
             }
         }
         Ok(())
-    }
-
-    /// Where files were made: the names of their relations are in the WAL there.
-    fn note_made(&mut self, name: SegmentName, digest: &Digest) {
-        for file in digest.activities.iter().flat_map(|activity| &activity.created) {
-            self.made.insert((file.database, file.number), name);
-        }
-    }
-
-    /// Of relations that no map knows, as far as they were made in this WAL.
-    fn learn_names(&mut self, transaction: &Transaction) -> Result<()> {
-        let time = transaction.end.time;
-        let removes = !transaction.dropped.is_empty();
-        let stats = transaction.dropped_stats.iter();
-        let oids = stats.filter_map(|it| Some((it.database, u32::try_from(it.oid).ok()?)));
-        let locks = transaction.did.locks.iter().map(|lock| (lock.database, lock.relation));
-        let oids = oids.chain(locks).filter(|_| removes);
-        let deleted = transaction.did.deleted.values();
-        let deleted = deleted.filter(|rows| rows.rows >= self.request.rows_min);
-        let files = deleted.map(|rows| rows.file).chain(transaction.dropped.iter().copied());
-        let mut unknown: BTreeSet<(u32, u32)> = oids
-            .filter(|(database, oid)| self.names.by_oid(*database, *oid, time).is_none())
-            .collect();
-        unknown.extend(
-            files
-                .filter(|file| self.names.by_file(*file, time).is_none())
-                .map(|file| (file.database, file.number)),
-        );
-        // Made by itself: what a rewrite leaves behind.
-        let own = |file: &(u32, u32)| {
-            transaction.did.created.iter().any(|it| (it.database, it.number) == *file)
-        };
-        let made = unknown.iter().filter(|it| !own(it)).filter_map(|it| self.made.get(it));
-        let segments: BTreeSet<SegmentName> = made.copied().collect();
-        for name in segments {
-            // The row may come in the next: it is written after the file was made.
-            let next = self.walk.after(name).next();
-            for name in std::iter::once(name).chain(next) {
-                if self.learned.insert(name) {
-                    let rows = self.segments.class_rows(name)?;
-                    self.names.learn(rows);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Of a transaction that gave relations new files that nobody knows: whether one of them is a
-    /// table's. If it takes too much reading, it is taken for one.
-    fn emptied_a_table(&mut self, transaction: &Transaction) -> Result<bool> {
-        let first = transaction.did.first_lsn.unwrap_or(transaction.end.lsn);
-        let Some(first) = self.walk.segment_at(first) else { return Ok(true) };
-        let after = self.walk.after(first).take_while(|name| *name <= transaction.segment);
-        let names: Vec<SegmentName> =
-            std::iter::once(first).chain(after).take(READ_ON_MAX + 1).collect();
-        if names.len() > READ_ON_MAX {
-            return Ok(true);
-        }
-        let xids: Vec<u32> =
-            transaction.subtransactions.iter().copied().chain([transaction.end.xid]).collect();
-        self.segments.has_heap_among(&names, &xids, &transaction.did.created)
     }
 
     fn tell_restore_point(&mut self, point: &RestorePoint) {
@@ -339,20 +302,6 @@ impl<'s, 'h> Search<'s, 'h> {
         if is_wanted {
             let what = HitKind::RestorePoint(point.clone());
             self.found.hits.push(Hit { lsn: point.lsn, what });
-        }
-    }
-
-    /// A plain commit or abort, where each of them is asked for and nothing better is known of it.
-    fn tell_end(&mut self, ending: &Ending) {
-        let request = self.request;
-        let is_wanted = match request.xid {
-            Some(xid) => ending.at.xid == xid || ending.subtransactions.contains(&xid),
-            None => request.around.is_some() && request.kinds == Kinds::ALL,
-        };
-        let is_wanted = is_wanted && request.tables.is_empty();
-        if is_wanted && request.is_in_time(ending.at.time) && self.told.insert(ending.at.lsn) {
-            let what = HitKind::End { at: ending.at, is_commit: ending.is_commit };
-            self.found.hits.push(Hit { lsn: ending.at.lsn, what });
         }
     }
 
@@ -374,76 +323,6 @@ impl<'s, 'h> Search<'s, 'h> {
             None => false,
         }
     }
-
-    /// Transactions whose end no digest names: it lies in a segment in which they did nothing else
-    /// worth noting.
-    fn read_on(&mut self) -> Result<()> {
-        let mut lost = 0;
-        for Unended { last, xid } in self.transactions.unended() {
-            if !self.transactions.is_of_interest(xid, self.request.rows_min) {
-                continue;
-            }
-            let following: Vec<SegmentName> =
-                std::iter::once(last).chain(self.walk.after(last)).take(READ_ON_MAX).collect();
-            let mut is_found = false;
-            let is_last = following.len() < READ_ON_MAX;
-            for name in following {
-                let ends = self.segments.ends(name)?;
-                let of_it = |end: &&Ending| end.at.xid == xid || end.subtransactions.contains(&xid);
-                if let Some(ending) = ends.iter().find(of_it).cloned() {
-                    self.end_one(name, &ending)?;
-                    is_found = true;
-                    break;
-                }
-            }
-            lost += usize::from(!is_found && !is_last);
-        }
-        if lost > 0 {
-            self.found.notes.push(format!(
-                "how {lost} transactions ended that changed tables was not found within \
-                 {READ_ON_MAX} segments; they are not told."
-            ));
-        }
-        Ok(())
-    }
-
-    /// Where every end in a stretch of time is asked for, or one that no digest names.
-    fn read_ends(&mut self) -> Result<()> {
-        let mut to_read = std::mem::take(&mut self.to_read);
-        let segments = to_read.len();
-        to_read.sort_by_key(|(distance, _)| *distance);
-        to_read.truncate(READ_FOR_ENDS_MAX);
-        for (_, name) in &to_read {
-            if self.request.xid.is_some() && !self.found.hits.is_empty() {
-                return Ok(());
-            }
-            let (ends, fork) = (self.segments.ends(*name)?, self.walk.fork_of(name.timeline));
-            for ending in ends.iter().filter(|end| fork.is_none_or(|fork| end.at.lsn < fork)) {
-                self.tell_end(ending);
-            }
-        }
-        if segments > to_read.len() {
-            self.found.notes.push(format!(
-                "only {READ_FOR_ENDS_MAX} of {segments} segments were read for single \
-                 transactions: say a shorter time by --since and --until."
-            ));
-        }
-        Ok(())
-    }
-
-    /// Ids are handed out in order, and most transactions are short: the segment is near that in
-    /// which those about it were committed.
-    fn distance_of_xid(&self, digest: &Digest) -> u32 {
-        let (Some(xid), Some(first), Some(last)) =
-            (self.request.xid, digest.first_commit, digest.last_commit)
-        else {
-            return 0;
-        };
-        let from = |id: u32| (xid.wrapping_sub(id) as i32).unsigned_abs();
-        let is_between =
-            (xid.wrapping_sub(first.xid) as i32) >= 0 && (last.xid.wrapping_sub(xid) as i32) >= 0;
-        if is_between { 0 } else { from(first.xid).min(from(last.xid)) }
-    }
 }
 
 /// Whether the segment has to be read for what its digest could not hold.
@@ -456,20 +335,4 @@ fn is_cut(digest: &Digest, rows_min: u64) -> bool {
 
 fn is_wanted_xid(wanted: Option<u32>, at: TransactionEnd, transaction: &Transaction) -> bool {
     wanted.is_none_or(|xid| at.xid == xid || transaction.subtransactions.contains(&xid))
-}
-
-/// Of hits that are plain ends only those nearest to `time` stay, `count` at most; how many went.
-pub fn keep_nearest(hits: &mut Vec<Hit>, time: Timestamp, count: usize) -> usize {
-    let distance = |hit: &Hit| match &hit.what {
-        HitKind::End { at, .. } => Some((at.time.duration_since(time).abs(), at.lsn)),
-        _ => None,
-    };
-    let mut distances: Vec<_> = hits.iter().filter_map(distance).collect();
-    if distances.len() <= count {
-        return 0;
-    }
-    distances.sort();
-    let (before, farthest) = (hits.len(), distances.get(count).copied());
-    hits.retain(|hit| distance(hit).is_none_or(|it| farthest.is_none_or(|farthest| it < farthest)));
-    before - hits.len()
 }

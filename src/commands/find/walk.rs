@@ -37,8 +37,13 @@ pub struct Stretch<'e> {
 }
 
 impl<'h> Walk<'h> {
-    /// Lists; reads no more than one log file's index.
-    pub fn plan(home: &'h Home, tree: &TimelineTree, timeline: TargetTimeline) -> Result<Walk<'h>> {
+    /// Lists; where no backup says how large segments are, reads one log file's index too.
+    pub fn plan(
+        home: &'h Home,
+        tree: &TimelineTree,
+        timeline: TargetTimeline,
+        segment_size: Option<u32>,
+    ) -> Result<Walk<'h>> {
         let archived = home.archived_timelines()?;
         let newest = archived.iter().copied().chain(tree.branches()).max();
         let last = match timeline {
@@ -52,7 +57,10 @@ impl<'h> Walk<'h> {
         for step in path.steps() {
             listed.extend(home.listed_logs(step.timeline, (step.begin.0 >> 32) as u32)?);
         }
-        let segment_size = segment_size(home, &listed)?;
+        let segment_size = match segment_size.filter(|_| !listed.is_empty()) {
+            Some(size) => size,
+            None => segment_size_of(home, &listed)?,
+        };
         let segments = on_path(&path, &listed, segment_size);
         let mut logs: BTreeMap<u32, Vec<ListedLog>> = BTreeMap::new();
         for log in listed {
@@ -162,7 +170,7 @@ impl<'h> Walk<'h> {
 }
 
 /// Of one system identifier all segments are of one size.
-fn segment_size(home: &Home, listed: &[ListedLog]) -> Result<u32> {
+fn segment_size_of(home: &Home, listed: &[ListedLog]) -> Result<u32> {
     for log in listed.iter().rev() {
         if let Some(size) = home.log_as_listed(log)?.segment_size {
             return Ok(size);

@@ -123,3 +123,106 @@ fn refused(message: String) -> Error {
          server still has it in pg_wal.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::check_wal;
+    use crate::catalog::recovery_plan::ReadRecords as _;
+    use crate::commands::restore::records::WalRecords;
+    use crate::commands::restore::samples::{origin, put_wal};
+    use crate::error::{ErrorKind, Result};
+    use crate::postgres::wal::samples::{Pen, commit, end, insert};
+    use crate::postgres::{Lsn, SegmentName, SystemIdentifier};
+    use crate::repository::{ClusterName, Home, Repository};
+    use crate::storage::memory::Memory;
+
+    fn home(segments: &[(SegmentName, Vec<u8>)]) -> Home {
+        let name = ClusterName::new("main").unwrap();
+        let home = Repository::new(Arc::new(Memory::new()), name).home(SystemIdentifier(7));
+        home.claim(&origin()).unwrap();
+        segments.iter().for_each(|(name, bytes)| put_wal(&home, &name.to_string(), bytes));
+        home
+    }
+
+    /// Two segments, with a commit that begins in one and ends in the next.
+    fn written(xid: u32) -> (Vec<(SegmentName, Vec<u8>)>, Lsn) {
+        let mut pen = Pen::new(17);
+        pen.record(&insert(xid));
+        pen.fill_with(&insert(xid));
+        let subtransactions: Vec<u32> = (800..2000).collect();
+        let across = pen.record(&end(xid, 0, 9_000_000, &subtransactions, &[]));
+        pen.fill_with(&insert(xid + 1));
+        pen.record(&commit(xid + 1, 10_000_000));
+        pen.switch();
+        (pen.segments(), across)
+    }
+
+    fn check(segments: &[(SegmentName, Vec<u8>)], until: Option<Lsn>) -> Result<u64> {
+        let names: Vec<SegmentName> = segments.iter().map(|(name, _)| *name).collect();
+        let told = AtomicU64::new(0);
+        let progress = |count| {
+            told.fetch_add(count, Ordering::Relaxed);
+        };
+        let checked = check_wal(&home(segments), &names, until, &progress)?;
+        assert_eq!(told.into_inner(), checked.segments);
+        assert!(checked.records > 1000, "{checked:?}");
+        Ok(checked.segments)
+    }
+
+    fn refusal(segments: &[(SegmentName, Vec<u8>)]) -> String {
+        let error = check(segments, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.hint_text().is_some());
+        error.to_string()
+    }
+
+    #[test]
+    fn sound_wal_passes_and_a_flipped_byte_does_not() {
+        let (segments, _) = written(700);
+        assert_eq!(check(&segments, None).unwrap(), segments.len() as u64);
+        let mut flipped = segments.clone();
+        flipped[1].1[9000] ^= 1;
+        let said = refusal(&flipped);
+        assert!(said.contains("in 000000010000000000000006 is not valid: record has"), "{said}");
+        let start = flipped[1].0.start(1 << 20);
+        assert!(check(&flipped, Some(start)).is_ok(), "what is not replayed does not matter");
+    }
+
+    #[test]
+    fn segments_of_different_histories_do_not_go_on_from_each_other() {
+        let (segments, _) = written(700);
+        let mut mixed = segments.clone();
+        mixed[1].1[40..48].copy_from_slice(&[7; 8]);
+        let said = refusal(&mixed);
+        assert!(said.contains("000000010000000000000006 does not go on where"), "{said}");
+        assert!(said.contains("wrong checksum"), "{said}");
+
+        // Of the same shape but for one record.
+        let mut pen = Pen::new(17);
+        pen.record(&insert(700));
+        pen.switch();
+        let other = pen.segments();
+        let mut mixed = segments;
+        mixed[0] = other[0].clone();
+        assert!(refusal(&mixed).contains("continues a record that was not begun"));
+    }
+
+    #[test]
+    fn a_commit_across_two_segments_is_read_with_the_one_before() {
+        let (segments, across) = written(700);
+        let home = home(&segments);
+        let reader = WalRecords::new(&home);
+        let (before, segment) = (segments[0].0, segments[1].0);
+        let records = reader.records(segment, Some(before)).unwrap();
+        assert_eq!(records.starts[0], across);
+        let ends: Vec<(u32, Lsn)> =
+            records.endings.iter().map(|end| (end.at.xid, end.at.lsn)).collect();
+        assert_eq!(ends[0], (700, across));
+        let alone = reader.records(segment, None).unwrap();
+        assert_eq!(alone.starts.len() + 1, records.starts.len());
+        assert!(reader.records(before, None).unwrap().endings.is_empty(), "it does not end there");
+    }
+}

@@ -193,3 +193,24 @@ fn described(target: &Target) -> (&'static str, Option<String>) {
         Target::Latest => ("latest", None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Instants;
+    use crate::commands::restore::samples::Sample;
+
+    #[test]
+    fn a_moment_is_read_in_the_zones_of_the_server_each_once() {
+        let mut manifest = Sample::new(&[], &[]).manifest;
+        let moment = "2026-11-21T10:15:30.5Z".parse().unwrap();
+        let server = |manifest: &_| Instants::of(moment, manifest).server;
+        assert!(server(&manifest).is_empty(), "a backup of before");
+        manifest.time_zone = Some("Europe/Berlin".to_owned());
+        manifest.log_time_zone = Some("Europe/Berlin".to_owned());
+        assert_eq!(server(&manifest), ["2026-11-21 11:15:30.5+01:00 Europe/Berlin"]);
+        manifest.log_time_zone = Some("UTC".to_owned());
+        assert_eq!(server(&manifest)[1], "2026-11-21 10:15:30.5+00:00 UTC");
+        manifest.log_time_zone = Some("<+03>-03".to_owned());
+        assert_eq!(server(&manifest).len(), 1, "a zone that has no name is left out");
+    }
+}

@@ -66,7 +66,7 @@ impl Sample {
         }
         home.publish(&manifest, Compression::default()).unwrap();
         for name in ["000000010000000000000002", "000000010000000000000003"] {
-            put_wal(&home, name);
+            put_wal(&home, name, b"wal!");
         }
         Sample { storage, repository, home, manifest }
     }
@@ -110,9 +110,9 @@ pub fn pack(number: u32, raw: &[u8]) -> Vec<u8> {
     builder.finish(|content| Header::new(Kind::Pack, name, content, origin()))
 }
 
-fn put_wal(home: &Home, name: &str) {
-    let mut sealer = Sealer::new(Compression::default(), 4).unwrap();
-    sealer.write(b"wal!").unwrap();
+pub fn put_wal(home: &Home, name: &str, bytes: &[u8]) {
+    let mut sealer = Sealer::new(Compression::default(), bytes.len() as u64).unwrap();
+    sealer.write(bytes).unwrap();
     let sealed =
         sealer.finish(|content| Header::new(Kind::Segment, name, content, origin())).unwrap();
     home.put_wal(&WalFileName::parse(name).unwrap(), &Body::new(sealed), &origin()).unwrap();

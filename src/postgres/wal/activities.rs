@@ -4,6 +4,7 @@
 //! when their transaction ends. What may go on from the segment before, or goes on in the next, is
 //! kept to the last row, so that digests of several segments add up.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -13,6 +14,8 @@ use crate::postgres::wal::transaction::TransactionRecord;
 
 /// Deletes of fewer rows by a transaction that begins and ends here are not worth a line.
 pub const ROWS_MIN: u64 = 100;
+/// The rank of deletes that are of interest only if they go on.
+const SMALL: u8 = 3;
 /// Files of catalogs that were never rewritten have smaller numbers (`FirstNormalObjectId`).
 const CATALOG_NUMBER_MAX: u32 = 16384;
 
@@ -30,8 +33,9 @@ pub struct Limits {
     works: usize,
     endings: usize,
     dropped: usize,
-    /// Of JSON, for activities and for endings each.
-    bytes: usize,
+    /// Of JSON.
+    activities_bytes: usize,
+    endings_bytes: usize,
     rows_min: u64,
 }
 
@@ -42,7 +46,8 @@ impl Limits {
         works: 4096,
         endings: 256,
         dropped: 256,
-        bytes: 20 << 10,
+        activities_bytes: 24 << 10,
+        endings_bytes: 16 << 10,
         rows_min: ROWS_MIN,
     };
     /// Of one that is made to be looked at once.
@@ -51,7 +56,8 @@ impl Limits {
         works: usize::MAX,
         endings: usize::MAX,
         dropped: usize::MAX,
-        bytes: usize::MAX,
+        activities_bytes: usize::MAX,
+        endings_bytes: usize::MAX,
         rows_min: 1,
     };
 }
@@ -269,6 +275,7 @@ impl Activities {
             dropped: end.files().take(self.limits.dropped).collect(),
             dropped_stats: end.stats().take(self.limits.dropped).collect(),
             database: end.database,
+            is_prepared: end.is_prepared,
             is_cut: end.is_cut
                 || end.files().len() > self.limits.dropped
                 || end.stats().len() > self.limits.dropped,
@@ -279,9 +286,9 @@ impl Activities {
             }
             ending.is_cut |= !push(&mut ending.subtransactions, xid, self.limits.items);
         }
-        let bytes = ending_bytes(&ending);
+        let bytes = json_bytes(&ending);
         if self.endings.len() < self.limits.endings
-            && self.endings_bytes + bytes <= self.limits.bytes
+            && self.endings_bytes + bytes <= self.limits.endings_bytes
         {
             self.endings_bytes += bytes;
             self.endings.push(ending);
@@ -295,17 +302,15 @@ impl Activities {
         let lasting = self.works.into_values().map(|work| work.activity);
         let mut activities = self.kept;
         activities.extend(lasting);
-        // Of what is common and small none is missed but for a few rows of a larger count.
-        let rows_min = self.limits.rows_min;
-        let is_small = |activity: &Activity| !is_worth(activity, rows_min);
-        activities.sort_by_key(|it| {
-            (rank(it, rows_min), std::cmp::Reverse(rows(it)), it.first_lsn, it.xid)
-        });
+        let Limits { rows_min, activities_bytes, .. } = self.limits;
+        activities.sort_by_key(|it| (rank(it, rows_min), Reverse(rows(it)), it.first_lsn, it.xid));
         let mut bytes = 0;
         activities.retain(|activity| {
-            bytes += activity_bytes(activity);
-            let fits = bytes <= self.limits.bytes;
-            self.is_cut |= !fits && !is_small(activity);
+            let own = json_bytes(activity);
+            let fits = bytes + own <= activities_bytes;
+            bytes += if fits { own } else { 0 };
+            // Of what is small none is missed but for a few rows of a larger count.
+            self.is_cut |= !fits && is_worth(activity, rows_min);
             fits
         });
         activities.sort_by_key(|activity| (activity.first_lsn, activity.xid));
@@ -356,21 +361,24 @@ fn is_catalog(file: &RelationFile) -> bool {
 }
 
 fn is_worth(activity: &Activity, rows_min: u64) -> bool {
-    rank(activity, rows_min) < 2
+    rank(activity, rows_min) < SMALL
 }
 
-/// 0 for what changes the schema, 1 for many rows, 2 for what is of interest only if it goes on.
+/// Of what is too much, the greatest is left out.
 fn rank(activity: &Activity, rows_min: u64) -> u8 {
-    let is_plain = activity.locks.is_empty()
-        && activity.created.is_empty()
-        && activity.truncated.is_empty()
-        && activity.dropped_databases.is_empty();
-    if !is_plain || activity.deleted.iter().any(|it| is_catalog(&it.file)) {
+    let deleted = &activity.deleted;
+    let is_many = |it: &Deleted| it.rows >= rows_min && !is_catalog(&it.file);
+    if !activity.truncated.is_empty()
+        || !activity.dropped_databases.is_empty()
+        || deleted.iter().any(is_many)
+    {
         0
-    } else if activity.deleted.iter().any(|it| it.rows >= rows_min) {
+    } else if deleted.iter().any(|it| is_catalog(&it.file)) {
         1
-    } else {
+    } else if !activity.locks.is_empty() || !activity.created.is_empty() {
         2
+    } else {
+        SMALL
     }
 }
 
@@ -392,19 +400,7 @@ fn trim(activity: &mut Activity, rows_min: u64) {
     activity.deleted.retain(|it| is_catalog(&it.file) || it.rows >= rows_min);
 }
 
-// About what they take as JSON, never less.
-
-fn activity_bytes(activity: &Activity) -> usize {
-    let relations = activity.truncated.iter().map(|it| 80 + 12 * it.relations.len());
-    160 + 80 * activity.locks.len()
-        + 40 * activity.created.len()
-        + 100 * activity.deleted.len()
-        + 12 * activity.dropped_databases.len()
-        + relations.sum::<usize>()
-}
-
-fn ending_bytes(ending: &Ending) -> usize {
-    200 + 12 * ending.subtransactions.len()
-        + 40 * ending.dropped.len()
-        + 70 * ending.dropped_stats.len()
+/// What it takes in the header of an object.
+fn json_bytes(of: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(of).map_or(0, |json| json.len() + 1)
 }

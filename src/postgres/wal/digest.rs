@@ -60,10 +60,12 @@ pub struct Digest {
     /// was seen in this segment, in the order of the WAL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
-    /// The record that begins here and ends in the next segment, if it may end a transaction.
+    /// The record that begins here and ends in the next segment, if it may end a transaction or
+    /// deletes a row: the first 2 KiB of what is here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Fragment>,
-    /// The rest, at the beginning of this segment, of a record that began before it, if short.
+    /// The rest, at the beginning of this segment, of a record that began before it, if not above
+    /// 2 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continued: Option<Fragment>,
     /// The first record that is not valid; nothing after it was read.
@@ -105,6 +107,9 @@ pub struct Ending {
     /// Lists above are not whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
+    /// By COMMIT PREPARED or ROLLBACK PREPARED.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_prepared: bool,
 }
 
 /// `xl_xact_stats_item`: kind 1 is a database, 2 a relation, 3 a function (utils/pgstat_kind).
@@ -232,7 +237,16 @@ pub struct InvalidRecord {
 /// The end of a transaction whose record begins in one segment and ends in the next; `None` if
 /// there is none, if the two do not belong together, or if the record is too long to be kept.
 pub fn joint(unfinished: &Option<Fragment>, continued: &Option<Fragment>) -> Option<Ending> {
-    let (first, rest) = (unfinished.as_ref()?, continued.as_ref()?);
+    join(unfinished.as_ref()?, continued.as_ref()?, transaction::ending)?
+}
+
+/// What `take` makes of the record that two fragments are; `None` if they do not belong together,
+/// or not all of it is there.
+pub fn join<T>(
+    first: &Fragment,
+    rest: &Fragment,
+    take: impl FnOnce(&Record<'_>) -> T,
+) -> Option<T> {
     let mut bytes = from_hexadecimal(&first.bytes)?;
     bytes.extend(from_hexadecimal(&rest.bytes)?);
     if bytes.len() != first.total as usize || first.version != rest.version {
@@ -245,14 +259,9 @@ pub fn joint(unfinished: &Option<Fragment>, continued: &Option<Fragment>) -> Opt
     if header.total != first.total || checksum.finish(head) != header.checksum {
         return None;
     }
+    let (version, lsn) = (first.version, first.lsn);
     let end = Lsn(rest.lsn.0 + u64::from(rest.total));
-    transaction::ending(&Record {
-        version: first.version,
-        lsn: first.lsn,
-        end,
-        header,
-        bytes: &bytes,
-    })
+    Some(take(&Record { version, lsn, end, header, bytes: &bytes }))
 }
 
 pub fn to_hexadecimal(bytes: &[u8]) -> String {

@@ -143,7 +143,7 @@ pub mod samples {
             // The record that begins before this page and goes on in it.
             let ends = begins.iter().map(|&(at, length)| (at, at + length));
             let left = ends.filter(|&(at, end)| at < taken && end > taken).map(|(_, end)| end);
-            let left = left.last().map_or(0, |end| end - taken);
+            let left = left.max().map_or(0, |end| end - taken);
             let flags = u16::from(left > 0) | if page == 0 { 2 } else { 0 };
             let at = page * PAGE;
             bytes[at..at + 2].copy_from_slice(&0xD116u16.to_le_bytes());

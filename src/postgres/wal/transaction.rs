@@ -56,6 +56,11 @@ impl Operation {
         matches!(self, Operation::Commit | Operation::CommitPrepared)
     }
 
+    /// What was prepared ends.
+    pub fn is_prepared(self) -> bool {
+        matches!(self, Operation::CommitPrepared | Operation::AbortPrepared)
+    }
+
     pub fn is_end(self) -> bool {
         self.is_commit() || matches!(self, Operation::Abort | Operation::AbortPrepared)
     }
@@ -77,6 +82,7 @@ pub struct TransactionRecord<'a> {
     stats_item_bytes: usize,
     /// The record was not kept whole, and lists above are missing.
     pub is_cut: bool,
+    pub is_prepared: bool,
 }
 
 /// The end of a transaction that a record is, if it is one.
@@ -108,6 +114,7 @@ impl<'a> TransactionRecord<'a> {
             stats: &[],
             stats_item_bytes,
             is_cut: false,
+            is_prepared: operation.is_prepared(),
         };
         let details = if record.header.info & HAS_INFO == 0 {
             Some(())
@@ -157,7 +164,7 @@ impl<'a> TransactionRecord<'a> {
     }
 
     pub fn files(&self) -> impl ExactSizeIterator<Item = RelationFile> + use<'a> {
-        self.files.as_chunks::<FILE_BYTES>().0.iter().map(|bytes| relation_file(bytes))
+        self.files.as_chunks::<FILE_BYTES>().0.iter().map(relation_file)
     }
 
     pub fn stats(&self) -> impl ExactSizeIterator<Item = ObjectStats> + use<'a> {
@@ -179,6 +186,7 @@ impl<'a> TransactionRecord<'a> {
             dropped_stats: self.stats().collect(),
             database: self.database,
             is_cut: self.is_cut,
+            is_prepared: self.is_prepared,
         }
     }
 }

@@ -206,3 +206,16 @@ fn a_store_that_does_not_answer_is_no_empty_log() {
     assert_eq!(place.home.log(timeline(), 3).unwrap_err().kind(), ErrorKind::Unreachable);
     assert!(!place.has_index(3));
 }
+
+#[test]
+fn what_the_store_itself_calls_damaged_is_no_reason_to_know_nothing() {
+    let place = Place::with_log(3, WHOLE_LOG);
+    // The first question is for the index.
+    for nth in [1, 3] {
+        place.faulty.fail(Verb::Get, nth, Fault::Before(ErrorKind::Corrupt));
+    }
+    let index = place.log(3);
+    assert_eq!(index.segments.values().filter(|entry| entry.is_damaged).count(), 1);
+    assert_eq!(index.notes.len(), 2, "{:?}", index.notes);
+    assert!(!place.has_index(3));
+}

@@ -88,7 +88,7 @@ impl History {
         history.back_up(&first);
         history.act(&first, 1, chance, 14);
         first.archive_everything();
-        let mut second = history.take_over(&first, 1, 2, &place, chance);
+        let mut second = history.take_over(&first, (1, 2), &place, chance);
         // Two servers, both archiving, as after a recovery that is only tried out.
         history.act(&first, 1, chance, 6);
         history.act(&second, 2, chance, 12);
@@ -101,7 +101,7 @@ impl History {
             second.crash();
             history.end(third, 3, chance);
         } else {
-            let third = history.take_over(&second, 2, 3, &place, chance);
+            let third = history.take_over(&second, (2, 3), &place, chance);
             history.act(&third, 3, chance, 8);
             history.end(second, 2, chance);
             history.end(third, 3, chance);
@@ -122,6 +122,12 @@ impl History {
 
     pub fn newest(&self) -> u32 {
         self.timelines().max().unwrap()
+    }
+
+    /// What happened since the first backup began.
+    pub fn told(&self) -> impl Iterator<Item = &Event> {
+        let first = self.backups.iter().map(|backup| backup.end).min().unwrap_or_default();
+        self.events.iter().filter(move |event| event.lsn.0 >= first.0.saturating_sub(0x1000))
     }
 
     fn act(&mut self, cluster: &Cluster, timeline: u32, chance: &mut fastrand::Rng, times: usize) {
@@ -185,8 +191,7 @@ impl History {
     fn take_over(
         &mut self,
         cluster: &Cluster,
-        timeline: u32,
-        new: u32,
+        (timeline, new): (u32, u32),
         place: &Scratch,
         chance: &mut fastrand::Rng,
     ) -> Cluster {
@@ -215,12 +220,13 @@ impl History {
     /// A standby that has replayed what is archived is promoted; its primary crashes.
     fn fail_over(&mut self, primary: &Cluster, chance: &mut fastrand::Rng) -> Cluster {
         let mut standby = Cluster::copy_of(primary);
+        // The primary was restored itself, to a target that is none of the standby's.
+        fs::write(standby.pgdata().join("postgresql.auto.conf"), "").unwrap();
         standby.archive_again();
         standby.signal("standby.signal");
         self.act(primary, 2, chance, 4);
-        primary.sql("SELECT pg_switch_wal()");
+        let archived = primary.write_wal(1).remove(0);
         primary.wait_archived();
-        let archived = primary.value("SELECT pg_walfile_name(pg_current_wal_lsn() - 1)");
         let archived = SegmentName::parse(&archived).unwrap().start(SEGMENT_BYTES);
         // What comes now dies with the primary.
         self.act_quietly(primary);
@@ -324,7 +330,12 @@ impl History {
         }
         found.sort();
         if chance.u8(..3) == 0 {
-            let (_, path) = found.remove(chance.usize(..found.len()));
+            // Not one that the first backup needs: little would be left to ask for.
+            let needed = self.backups.iter().map(|backup| backup.end).min().unwrap_or_default();
+            let from = found.partition_point(|(segment, _)| {
+                segment.timeline.get() == 1 && segment.start(SEGMENT_BYTES) < needed
+            });
+            let (_, path) = found.remove(chance.usize(from..found.len()));
             fs::remove_file(path).unwrap();
         }
         self.archived = found.into_iter().map(|(segment, _)| segment).collect();
@@ -339,7 +350,7 @@ impl fmt::Display for History {
         }
         let names: Vec<String> = self.archived.iter().map(SegmentName::to_string).collect();
         writeln!(f, "archived {}", names.join(" "))?;
-        for event in &self.events {
+        for event in self.told() {
             writeln!(f, "{} {} {} {:?}", event.timeline, event.lsn, event.xid, event.what)?;
         }
         Ok(())

@@ -28,12 +28,16 @@ pub enum Kind {
 
 impl Wish {
     pub fn draw(chance: &mut fastrand::Rng, history: &History) -> Wish {
-        let event = &history.events[chance.usize(..history.events.len())];
+        // Mostly what happened after the first backup.
+        let all: Vec<&Event> = match chance.u8(..10) {
+            0 => history.events.iter().collect(),
+            _ => history.told().collect(),
+        };
+        let event = all[chance.usize(..all.len())];
         let exclusive = chance.u8(..3) == 0;
         let kind = match chance.u8(..100) {
             0..45 => {
-                let base = history.events.iter().filter_map(Event::time);
-                let times: Vec<Timestamp> = base.collect();
+                let times: Vec<Timestamp> = all.iter().filter_map(|event| event.time()).collect();
                 let off = [-1, 0, 0, 0, 1, chance.i64(0..2_000_000)][chance.usize(..6)];
                 let time = times[chance.usize(..times.len())];
                 Kind::Time { time: time + SignedDuration::from_micros(off), exclusive }
@@ -53,7 +57,7 @@ impl Wish {
                 Kind::Xid { xid, exclusive }
             }
             80..92 => {
-                let names: Vec<&String> = history.events.iter().filter_map(name).collect();
+                let names: Vec<&String> = all.iter().filter_map(|event| name(event)).collect();
                 let unknown = "never made".to_owned();
                 let known = names.get(chance.usize(..names.len() + 1));
                 Kind::Name(known.map_or(unknown, |name| (*name).clone()))

@@ -127,6 +127,7 @@ impl Wal {
             dropped_stats: self.stats,
             database: Some(DATABASE),
             is_cut: false,
+            is_prepared: false,
         };
         let activity = Activity { xid, ..self.activity };
         let digest =
@@ -391,8 +392,8 @@ fn other_kinds_are_told_as_what_they_are() {
 
 #[test]
 fn a_dropped_database_is_known_by_its_statistics() {
-    let mut dropped = Wal::default();
-    dropped.stats = vec![ObjectStats { kind: 1, database: 16455, oid: 0 }];
+    let stats = vec![ObjectStats { kind: 1, database: 16455, oid: 0 }];
+    let mut dropped = Wal { stats, ..Wal::default() };
     dropped.activity.dropped_databases = vec![16455];
     assert_eq!(dropped.means(&Map::usual()), ["drop database 16455"]);
     // ALTER DATABASE SET TABLESPACE removes a directory and drops nothing.

@@ -10,7 +10,7 @@ use crate::postgres::wal::digest::{Lock, RelationFile};
 impl Scene<'_> {
     pub(super) fn truncates(&self) -> Vec<Deed> {
         let by_record = self.truncates_by_record();
-        if !by_record.is_empty() { by_record } else { self.truncates_by_files() }
+        if by_record.is_empty() { self.truncates_by_files() } else { by_record }
     }
 
     /// With wal_level = logical the WAL says it in so many words.
@@ -25,7 +25,7 @@ impl Scene<'_> {
             let relations = record.relations.iter().copied();
             for oid in relations.filter(|oid| !made_here(*oid) && !self.is_dropped(*oid)) {
                 let relation = self.names.by_oid(record.database, oid, at);
-                let has_rows = relation.as_ref().is_none_or(|known| known.has_rows());
+                let has_rows = relation.as_ref().is_none_or(Known::has_rows);
                 if has_rows && !deeds.iter().any(|deed: &Deed| deed.oid == Some(oid)) {
                     deeds.push(truncate(record.database, Some(oid), relation, None));
                 }

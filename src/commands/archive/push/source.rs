@@ -226,7 +226,8 @@ impl Source<'_> {
 
 /// Whether other bytes would have made no error.
 fn is_of_content(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidSource | ErrorKind::ForeignCluster)
+    let is_read = error.cause::<io::Error>().is_none();
+    is_read && matches!(error.kind(), ErrorKind::InvalidSource | ErrorKind::ForeignCluster)
 }
 
 fn kind(name: &WalFileName) -> Kind {

@@ -48,6 +48,7 @@ mod tests {
     use std::fs;
 
     use super::continued_by;
+    use crate::postgres::TimelineId;
     use crate::postgres::wal::Digester;
     use crate::postgres::wal::samples::{Draft, Pen, insert, main_data};
     use crate::postgres::wal::segment::samples;
@@ -72,8 +73,7 @@ mod tests {
         let (further, earlier) = (cut_off(60 * 8192, 0x55), cut_off(20 * 8192, 0));
         let sound = digest_of(&whole);
         let end = zeros.end.unwrap();
-        let continued =
-            |digest| continued_by(&path, &samples::name(), digest).map(|timeline| timeline.get());
+        let continued = |digest| continued_by(&path, &samples::name(), digest).map(TimelineId::get);
         assert!(zeros.invalid.is_some() && recycled.invalid.is_some());
         assert_eq!(continued(&zeros), None, "no history file");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

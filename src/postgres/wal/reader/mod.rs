@@ -57,7 +57,6 @@ struct Layout {
     magic: u16,
     block_size: u64,
     start: Lsn,
-    size: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +207,6 @@ impl Reader {
             magic: first.page.magic,
             block_size: u64::from(first.block_size),
             start: self.name.start(first.segment_size),
-            size: first.segment_size,
         };
         self.outcome.version = Some(version);
         self.layout = Some(layout);
@@ -339,9 +337,10 @@ impl Reader {
                 break;
             }
             let after = position + (at + length) as u64;
-            self.whole(layout, after, lsn, header, bytes, visit);
-            let next = after.next_multiple_of(ALIGNMENT) - position;
-            at = usize::try_from(next).unwrap_or(usize::MAX).min(body.len());
+            let next = after.next_multiple_of(ALIGNMENT);
+            let end = Lsn(layout.start.0 + next);
+            self.whole(Record { version: layout.version, lsn, end, header, bytes }, visit);
+            at = usize::try_from(next - position).unwrap_or(usize::MAX).min(body.len());
             if self.state != State::Between {
                 break;
             }
@@ -360,7 +359,7 @@ impl Reader {
         let taken = self.open.append(bytes);
         if let Err(what) = self.check_open(layout) {
             if self.open.is_none() && self.begins_with_a_switch() {
-                self.outcome.end = Some(Lsn(layout.start.0 + u64::from(layout.size)));
+                self.outcome.end = Some(self.at(u64::from(self.outcome.segment_size)));
                 self.state = State::Done;
                 return taken;
             }
@@ -374,7 +373,9 @@ impl Reader {
                 let kept = std::mem::take(&mut self.open.kept);
                 let after = self.position + (at + taken) as u64;
                 self.state = State::Between;
-                self.whole(layout, after, self.open.lsn, header, &kept, visit);
+                let (version, lsn, bytes) = (layout.version, self.open.lsn, &kept[..]);
+                let end = self.at(after.next_multiple_of(ALIGNMENT));
+                self.whole(Record { version, lsn, end, header, bytes }, visit);
                 self.open.kept = kept;
             } else {
                 self.fail(self.open.lsn, "record has a wrong checksum");
@@ -409,36 +410,20 @@ impl Reader {
             Some(previous) => header.previous == previous,
             None => header.previous < layout.start.min(lsn),
         };
-        // A new cluster's first record follows none.
-        if is_linked || (layout.start.0 == 0 && header.previous == Lsn(0)) {
-            return Ok(());
-        }
-        Err("record does not follow the one before")
+        if is_linked { Ok(()) } else { Err("record does not follow the one before") }
     }
 
-    fn whole(
-        &mut self,
-        layout: &Layout,
-        after: u64,
-        lsn: Lsn,
-        header: RecordHeader,
-        bytes: &[u8],
-        visit: &mut impl FnMut(&Record<'_>),
-    ) {
-        let is_switch =
-            header.resource_manager == ResourceManager::XLOG && header.info & 0xF0 == SWITCH;
-        let end = if is_switch {
+    fn whole(&mut self, mut record: Record<'_>, visit: &mut impl FnMut(&Record<'_>)) {
+        let is_control = record.header.resource_manager == ResourceManager::XLOG;
+        if is_control && record.operation() == SWITCH {
             self.state = State::Done;
-            u64::from(layout.size)
-        } else {
-            after.next_multiple_of(ALIGNMENT)
-        };
-        let end = Lsn(layout.start.0 + end);
+            record.end = self.at(u64::from(self.outcome.segment_size));
+        }
         self.outcome.records += 1;
-        self.outcome.first_record.get_or_insert(lsn);
-        self.outcome.end = Some(end);
-        self.previous = Some(lsn);
-        visit(&Record { version: layout.version, lsn, end, header, bytes });
+        self.outcome.first_record.get_or_insert(record.lsn);
+        self.outcome.end = Some(record.end);
+        self.previous = Some(record.lsn);
+        visit(&record);
     }
 
     /// The next bytes of a record that began before the segment.

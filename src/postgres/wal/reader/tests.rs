@@ -16,7 +16,7 @@ fn read(name: SegmentName, bytes: &[u8], piece: usize) -> (Seen, Outcome) {
 }
 
 fn long(bytes: usize) -> Draft {
-    let content: Vec<u8> = (0..bytes).map(|at| (at * 7 >> 3) as u8).collect();
+    let content: Vec<u8> = (0..bytes).map(|at| ((at * 7) >> 3) as u8).collect();
     Draft { xid: 9, resource_manager: 21, info: 0, body: main_data(&content) }
 }
 
@@ -143,7 +143,7 @@ fn a_flipped_byte_in_any_whole_record_is_found() {
     assert_eq!(outcome.invalid, None);
     assert!(outcome.unfinished.is_some());
     let last = places.len() - 100..places.len();
-    for round in 0..4000 {
+    for round in 0..1500 {
         let record = if round % 2 == 0 { 0..places.len() } else { last.clone() };
         let record = random.usize(record);
         let place = random.usize(places[record].clone());
