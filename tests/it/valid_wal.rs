@@ -2,7 +2,7 @@
 //! a segment that `push` refuses.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -59,12 +59,14 @@ fn crashes(major: MajorVersion, random: &mut Rng) {
     cluster.sql("CREATE TABLE t (n int PRIMARY KEY, what text)");
     for _ in 0..rounds() {
         let instant = Duration::from_micros(random.u64(..600_000));
-        under_load(&cluster, random, || thread::sleep(instant));
-        if random.bool() {
-            cluster.kill(false)
-        } else {
-            cluster.crash()
-        }
+        let is_killed = random.bool();
+        under_load(&mut cluster, random, |cluster| {
+            thread::sleep(instant);
+            match is_killed {
+                true => cluster.kill(false),
+                false => cluster.crash(),
+            }
+        });
         cluster.start_again();
     }
     // PostgreSQL sleeps for up to a minute after failures in a row, but a new segment wakes it.
@@ -83,23 +85,23 @@ fn crashes(major: MajorVersion, random: &mut Rng) {
     assert!(invalid.is_empty(), "{invalid:?}");
 }
 
-/// Records of every length, switches and transactions by three at once, while `meanwhile` lasts.
-fn under_load(cluster: &Cluster, random: &mut Rng, meanwhile: impl FnOnce()) {
+/// Records of every length, switches and transactions by three at once, until the blow.
+fn under_load(cluster: &mut Cluster, random: &mut Rng, strike: impl FnOnce(&mut Cluster)) {
+    let open = || cluster.session("postgres").unwrap_or_else(|why| panic!("{why}"));
+    let sessions = [open(), open(), open()];
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        for writer in 0..3 {
+        for (writer, session) in sessions.into_iter().enumerate() {
             let mut random = random.fork();
-            let session = cluster.session("postgres").unwrap_or_else(|why| panic!("{why}"));
             let is_over = &is_over;
             scope.spawn(move || write(session, writer, &mut random, is_over));
         }
-        meanwhile();
+        strike(cluster);
         is_over.store(true, Ordering::Relaxed);
-        // What they wait for now ends with the next statement, a few milliseconds after the blow.
     });
 }
 
-fn write(mut session: Session, writer: u32, random: &mut Rng, is_over: &AtomicBool) {
+fn write(mut session: Session, writer: usize, random: &mut Rng, is_over: &AtomicBool) {
     let longest = 3 * SEGMENT_BYTES;
     while !is_over.load(Ordering::Relaxed) {
         let statement = match random.u8(..10) {
@@ -184,7 +186,7 @@ fn expect_no_complaint(cluster: &Cluster) {
     assert!(lines.is_empty(), "{}", lines.join("\n"));
 }
 
-fn digests_in(repository: &PathBuf) -> Vec<Digest> {
+fn digests_in(repository: &Path) -> Vec<Digest> {
     let objects = files_below(repository).into_iter();
     let wal = objects.filter(|object| object.extension().is_some_and(|it| it == "zst"));
     let headers = wal.map(|object| Header::split(&fs::read(object).unwrap()).unwrap().0);
