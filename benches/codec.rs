@@ -5,8 +5,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use walden::codec::{Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, Sealer, open};
 use walden::postgres::wal::record::{Checksum, HEADER_BYTES};
 use walden::postgres::wal::{Digest, Digester};
-use walden::postgres::wal_file_check::WalFileCheck;
-use walden::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use walden::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use walden::repository::BackupId;
 use walden::repository::manifest::{FileEntry, FileKind, Manifest, PACK_BYTES, Pack};
 
@@ -105,14 +104,6 @@ fn seal(content: &[u8]) -> Vec<u8> {
     sealer.finish(describe).expect("finish")
 }
 
-fn check(name: &WalFileName, content: &[u8]) {
-    let mut check = WalFileCheck::new(name);
-    for piece in content.chunks(PIECE_BYTES) {
-        check.write(piece).expect("its pages are in order");
-    }
-    check.finish().expect("it is what it is called");
-}
-
 /// Of a cluster of 10,000 files of 1 MiB.
 fn manifest() -> Manifest {
     let entry = |number: u64| FileEntry {
@@ -166,13 +157,11 @@ fn codec(criterion: &mut Criterion) {
 fn segment(group: &mut BenchmarkGroup<'_, WallTime>) {
     let content = content();
     let sealed = seal(&content);
-    let name = WalFileName::parse(NAME).expect("a segment's name");
     group.throughput(Throughput::Bytes(content.len() as u64));
     group.bench_function("seal a segment", |bench| bench.iter(|| seal(&content)));
     group.bench_function("open a segment", |bench| {
         bench.iter(|| open(&sealed[..], |_| Ok(())).expect("open"));
     });
-    group.bench_function("check a segment's pages", |bench| bench.iter(|| check(&name, &content)));
     group.bench_function("crc32 of a segment", |bench| bench.iter(|| crc32fast::hash(&content)));
     group.throughput(Throughput::Bytes(FRAME_BYTES as u64));
     let mut sealer = FrameSealer::new(Compression::default()).expect("a sealer");
