@@ -152,20 +152,22 @@ pub fn rows(
     Some(wanted.flat_map(|event| ids(event)).collect())
 }
 
-/// Whether a later end of a transaction, or the last one at this time, is in the archive.
+/// Whether a later end of a transaction, or the last one at this time, is in the archive, and some
+/// backup leads to it without a gap.
 pub fn is_archived(history: &History, timeline: u32, kind: &Kind) -> bool {
     let Kind::Time { time, exclusive } = kind else { return false };
-    let end = archived_end(history, timeline);
     let ends = on_path(history, timeline);
-    let has_backup = history.backups.iter().any(|backup| {
-        is_on_path(history, timeline, backup.timeline, backup.end) && backup.ended <= *time
-    });
-    has_backup
-        && ends
-            .iter()
+    let leads_there = |backup: &Backup| {
+        let end = unbroken_end(history, timeline, backup.end);
+        ends.iter()
             .filter(|event| event.lsn < end)
             .filter_map(|event| event.time())
             .any(|of| if *exclusive { of > *time } else { of >= *time })
+    };
+    let of_the_path = history.backups.iter().filter(|backup| {
+        is_on_path(history, timeline, backup.timeline, backup.end) && backup.ended <= *time
+    });
+    of_the_path.into_iter().any(leads_there)
 }
 
 /// The newest backup on the way that ended before the target, else the oldest.
@@ -250,4 +252,26 @@ fn archived_end(history: &History, timeline: u32) -> Lsn {
         ends.map(|end| end.min(*fork)).max()
     };
     steps(history, timeline).iter().filter_map(end).max().unwrap_or_default()
+}
+
+/// Up to where every segment of the path from here on is archived.
+fn unbroken_end(history: &History, timeline: u32, from: Lsn) -> Lsn {
+    let size = u64::from(SEGMENT_BYTES);
+    let mut start = Lsn(from.0 - from.0 % size);
+    loop {
+        let end = Lsn(start.0 + size);
+        let archived = |(step, _): &&(u32, Lsn)| {
+            history
+                .archived
+                .iter()
+                .any(|name| name.timeline.get() == *step && name.start(SEGMENT_BYTES) == start)
+        };
+        let steps = steps(history, timeline);
+        let read = steps.iter().filter(|(_, fork)| start < *fork).find(archived);
+        match read {
+            None => return start,
+            Some((_, fork)) if *fork < end => return *fork,
+            Some(_) => start = end,
+        }
+    }
 }
