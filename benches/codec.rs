@@ -113,6 +113,7 @@ fn manifest() -> Manifest {
         size: 1 << 20,
         offset: number << 20,
         modified: 1_700_000_000,
+        part: None,
     };
     let packs = (FILES << 20).div_ceil(PACK_BYTES);
     Manifest {
@@ -121,7 +122,12 @@ fn manifest() -> Manifest {
         origin: origin(),
         server_version_num: 170_011,
         wal_segment_size: SEGMENT_BYTES as u32,
+        parent: None,
+        mode: None,
         label: None,
+        notes: Default::default(),
+        damaged_pages: Vec::new(),
+        chunk_bytes: None,
         timeline: TimelineId::new(1).expect("not 0"),
         start_lsn: Lsn(3 << 24),
         end_lsn: Lsn(4 << 24),

@@ -50,6 +50,8 @@ pub enum Kind {
     Pack,
     Manifest,
     Names,
+    Sums,
+    Configuration,
     Index,
 }
 

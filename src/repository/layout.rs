@@ -76,6 +76,15 @@ impl Home {
         self.key(&format!("backup/{id}/names.json.zst"))
     }
 
+    pub fn sums_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}/sums.zst"))
+    }
+
+    /// What the server is configured by, where that lies outside of its data directory.
+    pub fn configuration_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("backup/{id}/configuration.tar.zst"))
+    }
+
     pub fn pack_key(&self, id: &BackupId, number: u32) -> Key {
         self.key(&format!("backup/{id}/{}", pack_name(number)))
     }

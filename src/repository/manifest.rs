@@ -1,5 +1,7 @@
 //! The manifest of a base backup: what it is, what is in it, and where each file lies in the packs.
 
+use std::collections::BTreeMap;
+
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
@@ -15,6 +17,12 @@ pub struct Manifest {
     /// Version of the manifest format.
     pub walden: u32,
     pub id: BackupId,
+    /// The backup this one is the difference to; `None`: it is a full one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<BackupId>,
+    /// How the files were read; `None` in manifests of before, which are all of `Mode::Stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     pub origin: Origin,
     /// As `server_version_num`, for example 170011.
     pub server_version_num: u32,
@@ -39,12 +47,42 @@ pub struct Manifest {
     /// As in backup_label; `None` in manifests of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// What its owner wanted noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
+    /// Pages that do not match their checksum, on the source already; empty where none was found or
+    /// nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged_pages: Vec<DamagedPage>,
     pub tablespaces: Vec<Tablespace>,
     /// Raw bytes in each pack but the last.
     pub pack_bytes: u64,
     pub packs: Vec<Pack>,
+    /// Raw bytes that each of the checksums in `sums.zst` is of; `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk_bytes: Option<u64>,
     /// In the order of the tar stream; `global/pg_control` and `backup_manifest` come last.
     pub files: Vec<FileEntry>,
+}
+
+/// How a backup reads the files of its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// From the data directory, on the server's own host.
+    Local,
+    /// Over the replication protocol.
+    Stream,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DamagedPage {
+    /// As in `files`.
+    pub path: String,
+    /// Counted from the beginning of this file.
+    pub block: u32,
+    /// For people: the checksum that stands in the page and the one it has.
+    pub what: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -76,6 +114,22 @@ pub struct FileEntry {
     pub offset: u64,
     /// Seconds since 1970.
     pub modified: i64,
+    /// Of a file in PostgreSQL's incremental format (`INCREMENTAL.<name>`): what it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// Some blocks of a relation's file, as in the header of PostgreSQL's incremental file format
+/// (`GetIncrementalFileSize` and `GetIncrementalHeaderSize` in basebackup_incremental.c).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Part {
+    /// `truncation_block_length`: blocks below it that are not here are those of the parent; blocks
+    /// from it on are there only where they are here.
+    pub length: u32,
+    /// Bytes before the first block's content.
+    pub header: u32,
+    /// Runs of blocks, rising: the first block and how many. Their contents follow each other.
+    pub blocks: Vec<(u32, u32)>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -84,6 +138,21 @@ pub enum FileKind {
     #[default]
     File,
     Directory,
+}
+
+/// What PostgreSQL calls a file that holds some of the blocks of another.
+const INCREMENTAL: &str = "INCREMENTAL.";
+
+impl FileEntry {
+    /// The path of the file that this entry is, or is a part of.
+    pub fn whole_path(&self) -> String {
+        let (folder, name) = match self.path.rsplit_once('/') {
+            Some((folder, name)) => (Some(folder), name),
+            None => (None, self.path.as_str()),
+        };
+        let name = name.strip_prefix(INCREMENTAL).filter(|_| self.part.is_some()).unwrap_or(name);
+        folder.map_or_else(|| name.to_owned(), |folder| format!("{folder}/{name}"))
+    }
 }
 
 fn is_plain_file(kind: &FileKind) -> bool {
@@ -120,7 +189,7 @@ impl Manifest {
         BackupFacts {
             walden: self.walden,
             id: self.id.clone(),
-            parent: None,
+            parent: self.parent.clone(),
             label: self.label.clone(),
             server_version_num: self.server_version_num,
             wal_segment_size: self.wal_segment_size,
@@ -196,6 +265,7 @@ pub mod samples {
             size,
             offset: 512,
             modified: 1_700_000_000,
+            part: None,
         };
         Manifest {
             walden: 1,
@@ -211,10 +281,15 @@ pub mod samples {
             from_standby: false,
             time_zone: None,
             log_time_zone: None,
+            parent: None,
+            mode: None,
             label: Some("before the upgrade".to_owned()),
+            notes: Default::default(),
+            damaged_pages: Vec::new(),
             tablespaces: Vec::new(),
             pack_bytes: PACK_BYTES,
             packs: vec![Pack { size: 9000, stored: 3000 }],
+            chunk_bytes: None,
             files: vec![
                 file("base", FileKind::Directory, 0),
                 file("base/1/1259", FileKind::File, 8192),

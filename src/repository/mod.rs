@@ -7,6 +7,7 @@ pub mod backup;
 pub mod manifest;
 pub mod backup_facts;
 pub mod names;
+pub mod sums;
 pub mod index;
 pub mod parallel;
 mod object;
@@ -23,6 +24,7 @@ pub use cluster::{Claim, ClusterName};
 pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
 pub use names::NamesFacts;
+pub use sums::{ChunkHasher, Sums};
 pub use wal::Stored;
 
 /// One repository, seen by one cluster name.

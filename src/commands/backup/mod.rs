@@ -25,7 +25,7 @@ use crate::postgres::replication::{
     BackupEnd, BackupStart, BaseBackup, Entry, EntryKind, Piece, TarMerger, backup_manifest,
 };
 use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{FileEntry, FileKind, PACK_BYTES, Pack, Tablespace};
+use crate::repository::manifest::{FileEntry, FileKind, Mode, PACK_BYTES, Pack, Tablespace};
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
 use archiver::{ArchiverStatus, Watch};
@@ -321,6 +321,8 @@ fn manifest(
     Manifest {
         walden: 1,
         id: target.id.clone(),
+        parent: None,
+        mode: Some(Mode::Stream),
         origin: target.origin.clone(),
         server_version_num: source.server_version_num,
         wal_segment_size: source.segment_size,
@@ -333,9 +335,12 @@ fn manifest(
         time_zone: source.time_zone.clone(),
         log_time_zone: source.log_time_zone.clone(),
         label: Some(label),
+        notes: Default::default(),
+        damaged_pages: Vec::new(),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
+        chunk_bytes: None,
         files: entries.into_iter().map(file_entry).collect(),
     }
 }
@@ -346,7 +351,7 @@ fn file_entry(entry: Entry) -> FileEntry {
         EntryKind::File => FileKind::File,
         EntryKind::Directory => FileKind::Directory,
     };
-    FileEntry { path, kind, mode, size, offset, modified }
+    FileEntry { path, kind, mode, size, offset, modified, part: None }
 }
 
 fn report(

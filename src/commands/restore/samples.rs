@@ -124,7 +124,7 @@ fn entry(path: &str, size: u64, offset: u64) -> FileEntry {
         false => (FileKind::File, 0o600),
     };
     let path = path.trim_end_matches('/').to_owned();
-    FileEntry { path, kind, mode, size, offset, modified: 1_700_000_000 }
+    FileEntry { path, kind, mode, size, offset, modified: 1_700_000_000, part: None }
 }
 
 fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
@@ -143,7 +143,12 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         from_standby: false,
         time_zone: None,
         log_time_zone: None,
+        parent: None,
+        mode: None,
         label: None,
+        notes: Default::default(),
+        damaged_pages: Vec::new(),
+        chunk_bytes: None,
         tablespaces: tablespaces
             .iter()
             .map(|(oid, path)| Tablespace { oid: *oid, path: (*path).to_owned() })
