@@ -9,6 +9,7 @@ mod finish;
 mod halt;
 mod names;
 mod progress;
+mod tar_frames;
 
 use std::num::NonZeroUsize;
 use std::thread;
@@ -26,11 +27,13 @@ use crate::postgres::replication::{
 };
 use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
 use crate::repository::manifest::{FileEntry, FileKind, Mode, PACK_BYTES, Pack, Tablespace};
+use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
 use archiver::{ArchiverStatus, Watch};
 use copy::{StreamWriter, Target};
 use halt::Halt;
+use tar_frames::TarFrames;
 
 pub use progress::Progress;
 
@@ -136,6 +139,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let history = finish::ask_for_history(&mut connection, copied.start.timeline);
     drop(connection);
 
+    let level = request.compression;
+    home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
     let manifest = manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
@@ -219,7 +224,15 @@ struct Copied {
     start: BackupStart,
     end: BackupEnd,
     entries: Vec<Entry>,
+    sums: Vec<u64>,
     packs: Vec<Pack>,
+}
+
+/// What the server sent.
+struct Fed {
+    entries: Vec<Entry>,
+    sums: Vec<u64>,
+    end: BackupEnd,
 }
 
 fn stream(
@@ -262,11 +275,11 @@ fn stream(
         let identifier = source.system_identifier;
         copy::run(target, &halt, |writer| feed(backup, writer, identifier, progress))
     });
-    let ((entries, end), packs) = copied?;
+    let (Fed { entries, sums, end }, packs) = copied?;
     if let Some(error) = halt.error() {
         return Err(error);
     }
-    Ok(Copied { start, end, entries, packs })
+    Ok(Copied { start, end, entries, sums, packs })
 }
 
 /// From the server into the pipeline; at the end everything that came is held against the server's
@@ -276,10 +289,10 @@ fn feed(
     writer: &mut StreamWriter<'_>,
     system_identifier: SystemIdentifier,
     progress: &Progress,
-) -> Result<(Vec<Entry>, BackupEnd)> {
+) -> Result<Fed> {
     let mut merger = TarMerger::default();
     let mut manifest: Option<Vec<u8>> = None;
-    let mut out = |bytes: &[u8]| writer.write(bytes);
+    let mut out = TarFrames::new(writer);
     while let Some(piece) = backup.next_piece()? {
         match (piece, &mut manifest) {
             (Piece::Archive(tablespace), _) => merger.begin_archive(tablespace, &mut out)?,
@@ -295,7 +308,8 @@ fn feed(
     let manifest = manifest.unwrap_or_default();
     backup_manifest::verify(&manifest, merger.entries(), system_identifier)?;
     merger.append_file("backup_manifest", &manifest, &mut out)?;
-    Ok((merger.finish(&mut out)?, end))
+    let entries = merger.finish(&mut out)?;
+    Ok(Fed { entries, sums: out.finish(), end })
 }
 
 fn max_rate(bytes: Option<u64>) -> Result<Option<u32>> {
@@ -316,7 +330,7 @@ fn manifest(
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
     label: String,
 ) -> Manifest {
-    let Copied { start, end, entries, packs } = copied;
+    let Copied { start, end, entries, packs, .. } = copied;
     let tablespaces = start.tablespaces.into_iter();
     Manifest {
         walden: 1,
@@ -340,7 +354,7 @@ fn manifest(
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
-        chunk_bytes: None,
+        chunk_bytes: Some(CHUNK_BYTES as u64),
         files: entries.into_iter().map(file_entry).collect(),
     }
 }
