@@ -1,5 +1,5 @@
-//! The tar stream on its way into frames: a large file begins one, so that a chunk of it is a frame,
-//! and every chunk's checksum is taken.
+//! The tar stream on its way into frames: a large file begins one, so that a chunk of it is a
+//! frame, and every chunk's checksum is taken.
 
 use crate::commands::backup::copy::StreamWriter;
 use crate::error::Result;
