@@ -6,6 +6,7 @@
 mod source;
 mod archiver;
 mod stream;
+mod local;
 mod copy;
 mod tar_frames;
 mod halt;
