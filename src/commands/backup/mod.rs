@@ -22,9 +22,9 @@ use crate::host::{self, clock};
 use crate::postgres::connection::{Connection, ConnectionOptions};
 use crate::postgres::replication::base_backup::{self, BaseBackupRequest};
 use crate::postgres::replication::{
-    BackupEnd, BackupStart, BaseBackup, Entry, EntryKind, Piece, TarMerger, backup_manifest,
+    BackupEnd, BackupStart, BaseBackup, Entry, EntryKind, Piece, TarMerger,
 };
-use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId};
+use crate::postgres::{Lsn, MajorVersion, SystemIdentifier, TimelineId, backup_manifest};
 use crate::repository::manifest::{FileEntry, FileKind, Mode, PACK_BYTES, Pack, Tablespace};
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
