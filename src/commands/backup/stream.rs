@@ -12,11 +12,11 @@ use crate::commands::backup::tar_frames::TarFrames;
 use crate::commands::backup::{Copied, Request, label};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::SystemIdentifier;
+use crate::postgres::{SystemIdentifier, backup_manifest};
 use crate::postgres::connection::Connection;
 use crate::postgres::replication::base_backup::{self, BaseBackupRequest};
 use crate::postgres::replication::{
-    BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger, backup_manifest,
+    BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger,
 };
 use crate::repository::manifest::{FileEntry, FileKind};
 
