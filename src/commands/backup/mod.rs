@@ -8,7 +8,6 @@ mod copy;
 mod finish;
 mod halt;
 mod names;
-mod progress;
 
 use std::num::NonZeroUsize;
 use std::thread;
@@ -32,7 +31,7 @@ use archiver::{ArchiverStatus, Watch};
 use copy::{StreamWriter, Target};
 use halt::Halt;
 
-pub use progress::Progress;
+pub use crate::commands::progress::Progress;
 
 /// A store that is away for so long is away.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
