@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::commands::backup::archiver::Watch;
 use crate::commands::backup::copy::{self, StreamWriter, Target};
 use crate::commands::backup::halt::Halt;
-use crate::commands::backup::progress::Progress;
+use crate::commands::progress::Progress;
 use crate::commands::backup::source::Source;
 use crate::commands::backup::tar_frames::TarFrames;
 use crate::commands::backup::{Copied, Request, label};
