@@ -17,7 +17,25 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn identify(connection: &mut Connection) -> Result<Self> {
+    /// By the replication protocol.
+    pub fn of_replication(connection: &mut Connection) -> Result<Self> {
+        Source::identify(connection, |connection| {
+            Ok(base_backup::identify_system(connection)?.system_identifier)
+        })
+    }
+
+    /// By SQL.
+    pub fn of_sql(connection: &mut Connection) -> Result<Self> {
+        Source::identify(connection, |connection| {
+            let sql = "SELECT system_identifier FROM pg_control_system()";
+            connection.value(sql)?.unwrap_or_default().parse()
+        })
+    }
+
+    fn identify(
+        connection: &mut Connection,
+        system_identifier: impl Fn(&mut Connection) -> Result<SystemIdentifier>,
+    ) -> Result<Self> {
         let server_version_num = connection.server_version_num()?;
         let major = MajorVersion::from_server_version_num(server_version_num);
         if major < MajorVersion::OLDEST {
@@ -30,9 +48,8 @@ impl Source {
         if !major.is_supported() {
             tracing::warn!("PostgreSQL {major} is newer than this walden was tested with");
         }
-        let identity = base_backup::identify_system(connection)?;
         Ok(Source {
-            system_identifier: identity.system_identifier,
+            system_identifier: system_identifier(connection)?,
             server_version_num,
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),
