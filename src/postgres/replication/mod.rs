@@ -4,4 +4,4 @@ pub mod base_backup;
 pub mod tar_stream;
 
 pub use base_backup::{BackupEnd, BackupStart, BaseBackup, Checkpoint, Piece, SystemIdentity};
-pub use tar_stream::{Entry, EntryKind, TarMerger};
+pub use tar_stream::{Entry, EntryKind, TarMerger, TarSink};

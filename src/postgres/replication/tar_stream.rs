@@ -34,6 +34,18 @@ pub enum EntryKind {
     Directory,
 }
 
+/// Where the merged stream goes.
+pub trait TarSink {
+    /// The next bytes of the stream that are no file's content: headers, and the zeros behind it.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The content of this entry comes next, if it has any.
+    fn begin_file(&mut self, entry: &Entry) -> Result<()>;
+
+    /// The next bytes of the stream, content of the file just begun.
+    fn content(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
 /// Takes the archives apart and puts them together. Bytes go out through the `out` of each call.
 pub struct TarMerger {
     entries: Vec<Entry>,
@@ -74,11 +86,7 @@ impl Default for TarMerger {
 
 impl TarMerger {
     /// What follows is of another archive: of a tablespace, or (`None`) of the data directory.
-    pub fn begin_archive(
-        &mut self,
-        tablespace: Option<u32>,
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn begin_archive(&mut self, tablespace: Option<u32>, out: &mut dyn TarSink) -> Result<()> {
         self.end_archive()?;
         self.tablespace = tablespace;
         self.state = State::Header;
@@ -93,11 +101,7 @@ impl TarMerger {
     }
 
     /// The next bytes of the archive.
-    pub fn write(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn write(&mut self, mut bytes: &[u8], out: &mut dyn TarSink) -> Result<()> {
         while !bytes.is_empty() {
             match self.state {
                 State::Header => {
@@ -119,12 +123,7 @@ impl TarMerger {
     }
 
     /// One more file, after all archives: the server's manifest.
-    pub fn append_file(
-        &mut self,
-        path: &str,
-        content: &[u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn append_file(&mut self, path: &str, content: &[u8], out: &mut dyn TarSink) -> Result<()> {
         self.end_archive()?;
         self.tablespace = None;
         let mut header = plain_header(path, 0o600, content.len() as u64)?;
@@ -142,9 +141,9 @@ impl TarMerger {
 
     /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went
     /// through.
-    pub fn finish(self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<Entry>> {
+    pub fn finish(self, out: &mut dyn TarSink) -> Result<Vec<Entry>> {
         self.end_archive()?;
-        out(&[0; 2 * BLOCK_BYTES])?;
+        out.write(&[0; 2 * BLOCK_BYTES])?;
         Ok(self.entries)
     }
 
@@ -161,7 +160,7 @@ impl TarMerger {
         }
     }
 
-    fn take_header(&mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn take_header(&mut self, out: &mut dyn TarSink) -> Result<()> {
         if self.header.iter().all(|byte| *byte == 0) {
             self.state = State::Ended;
             return Ok(());
@@ -187,7 +186,7 @@ impl TarMerger {
         &mut self,
         header: &mut tar::Header,
         path: &str,
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+        out: &mut dyn TarSink,
     ) -> Result<()> {
         let unreadable = |error: std::io::Error| broken("a header cannot be read").source(error);
         let kind = match header.entry_type() {
@@ -199,9 +198,9 @@ impl TarMerger {
             EntryKind::File => header.entry_size().map_err(unreadable)?,
             EntryKind::Directory => 0,
         };
-        out(header.as_bytes())?;
+        out.write(header.as_bytes())?;
         self.position += BLOCK;
-        self.entries.push(Entry {
+        let entry = Entry {
             path: checked(path)?,
             kind,
             mode: header.mode().map_err(unreadable)? & 0o7777,
@@ -209,7 +208,9 @@ impl TarMerger {
             offset: self.position,
             modified: header.mtime().map_err(unreadable)?.try_into().unwrap_or(i64::MAX),
             crc32c: 0,
-        });
+        };
+        out.begin_file(&entry)?;
+        self.entries.push(entry);
         self.digest.reset();
         let padding = size.next_multiple_of(BLOCK) - size;
         self.state =
@@ -218,11 +219,7 @@ impl TarMerger {
     }
 
     /// Content and the zeros behind it; what is left of `bytes`.
-    fn take_content<'b>(
-        &mut self,
-        bytes: &'b [u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<&'b [u8]> {
+    fn take_content<'b>(&mut self, bytes: &'b [u8], out: &mut dyn TarSink) -> Result<&'b [u8]> {
         let State::Content { remaining, padding } = &mut self.state else { return Ok(bytes) };
         let available = bytes.len() as u64;
         let content = available.min(*remaining);
@@ -240,7 +237,9 @@ impl TarMerger {
         if is_over {
             self.state = State::Header;
         }
-        out(taken)?;
+        let (content, zeros) = taken.split_at(content as usize);
+        out.content(content)?;
+        out.write(zeros)?;
         Ok(rest)
     }
 }
@@ -298,8 +297,32 @@ fn broken(what: &str) -> Error {
 mod tests {
     use std::io::Read as _;
 
-    use super::{EntryKind, TarMerger};
+    use super::{Entry, EntryKind, TarMerger, TarSink};
     use crate::error::{ErrorKind, Result};
+
+    #[derive(Default)]
+    struct Merged {
+        bytes: Vec<u8>,
+        /// Where the contents begin.
+        begun: Vec<u64>,
+    }
+
+    impl TarSink for Merged {
+        fn write(&mut self, bytes: &[u8]) -> Result<()> {
+            self.bytes.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn begin_file(&mut self, entry: &Entry) -> Result<()> {
+            assert_eq!(entry.offset, self.bytes.len() as u64);
+            self.begun.push(entry.offset);
+            Ok(())
+        }
+
+        fn content(&mut self, bytes: &[u8]) -> Result<()> {
+            self.write(bytes)
+        }
+    }
 
     /// As PostgreSQL writes them: ustar, ended by two zero blocks.
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -313,15 +336,8 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn merge(
-        archives: &[(Option<u32>, Vec<u8>)],
-        piece: usize,
-    ) -> Result<(Vec<u8>, Vec<super::Entry>)> {
-        let mut merged = Vec::new();
-        let mut out = |bytes: &[u8]| {
-            merged.extend_from_slice(bytes);
-            Ok(())
-        };
+    fn merge(archives: &[(Option<u32>, Vec<u8>)], piece: usize) -> Result<(Vec<u8>, Vec<Entry>)> {
+        let mut out = Merged::default();
         let mut merger = TarMerger::default();
         for (tablespace, bytes) in archives {
             merger.begin_archive(*tablespace, &mut out)?;
@@ -331,7 +347,8 @@ mod tests {
         }
         merger.append_file("backup_manifest", b"{}", &mut out)?;
         let entries = merger.finish(&mut out)?;
-        Ok((merged, entries))
+        assert_eq!(out.begun, entries.iter().map(|entry| entry.offset).collect::<Vec<_>>());
+        Ok((out.bytes, entries))
     }
 
     #[test]
