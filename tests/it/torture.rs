@@ -131,13 +131,18 @@ impl Victim {
     fn back_up(&self, mode: &str) -> Taken {
         let ledger_rows = self.ledger_rows();
         let backup = self.source.walden().args(["backup", "--json"]);
-        let (output, peak_bytes) = backup.timeout(Duration::from_secs(300)).spawn().wait_and_weigh();
+        let (output, peak_bytes) =
+            backup.timeout(Duration::from_secs(300)).spawn().wait_and_weigh();
         let output = output.succeeds();
         assert!(peak_bytes < MEMORY_BYTES_MAX, "{mode}: {} MiB", peak_bytes >> 20);
         let report: Value = serde_json::from_str(&output.stdout).expect("a report");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let spaces = report["tablespaces"].as_array().expect("a list");
-        println!("{mode}: {} MiB, {} ms", report["size"].as_u64().unwrap() >> 20, report["duration_ms"]);
+        println!(
+            "{mode}: {} MiB, {} ms",
+            report["size"].as_u64().unwrap() >> 20,
+            report["duration_ms"]
+        );
         Taken {
             id: text(&report["id"]),
             mode: mode.to_owned(),
@@ -225,6 +230,8 @@ fn expect_whole(recovered: &Cluster, ledger_rows: u64) {
 #[track_caller]
 fn end(mut recovered: Cluster) {
     recovered.stop();
+    let pages = soundness::expect_right_checksums(recovered.pgdata());
+    assert!(pages > 3000, "only {pages} pages");
 }
 
 fn empty(directory: &Path) {

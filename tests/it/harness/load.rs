@@ -199,6 +199,7 @@ impl Drop for Pgbench {
 fn pgbench() -> Option<PathBuf> {
     let packaged = walden::postgres::installation::installed();
     let packaged = packaged.iter().map(|found| found.program("pgbench"));
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/postgresql-17/bin/pgbench");
+    let tools =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/postgresql-17/bin/pgbench");
     packaged.chain([tools]).find(|program| program.exists())
 }

@@ -41,7 +41,11 @@ impl Mischief {
     pub fn start(cluster: &Cluster, seed: u64) -> Mischief {
         cluster.sql(&format!("CREATE DATABASE {TEMPLATE}"));
         let mut pattern = cluster.session(TEMPLATE).unwrap();
-        pattern.query("CREATE TABLE of_pattern AS SELECT n, md5(n::text) FROM generate_series(1, 3000) n").unwrap();
+        pattern
+            .query(
+                "CREATE TABLE of_pattern AS SELECT n, md5(n::text) FROM generate_series(1, 3000) n",
+            )
+            .unwrap();
         drop(pattern);
         cluster.sql(
             "CREATE TABLE prepared (n bigint PRIMARY KEY); CREATE SEQUENCE counter; \
@@ -160,7 +164,9 @@ impl Doer {
             2 => Act::new("truncate", [format!("TRUNCATE {m}")]),
             3 => Act::new("truncate and fill", [format!("TRUNCATE {m}; {add}")]),
             4 | 5 => Act::new("extend", [add]),
-            6 => Act::new("update", [format!("UPDATE {m} SET what = what || 'x' WHERE id % 7 = 0")]),
+            6 => {
+                Act::new("update", [format!("UPDATE {m} SET what = what || 'x' WHERE id % 7 = 0")])
+            }
             7 => {
                 let shorten = format!("DELETE FROM {m} WHERE id > {}", rows / 4);
                 Act::new("shorten", [shorten, format!("VACUUM (TRUNCATE) {m}")])
@@ -173,18 +179,28 @@ impl Doer {
                 Act::new("set logged or not", [format!("ALTER TABLE {m} {other}")])
             }
             12 => self.temporary(rows),
-            13 => Act::new("abort", [format!(
-                "BEGIN; CREATE TABLE aborted AS SELECT * FROM {m}; DELETE FROM {m}; ROLLBACK"
-            )]),
+            13 => Act::new(
+                "abort",
+                [format!(
+                    "BEGIN; CREATE TABLE aborted AS SELECT * FROM {m}; DELETE FROM {m}; ROLLBACK"
+                )],
+            ),
             14 => self.prepare(),
-            15 => Act::new("nest", [format!(
-                "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN INSERT INTO nested VALUES (i * {rows}); \
+            15 => Act::new(
+                "nest",
+                [format!(
+                    "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN INSERT INTO nested VALUES (i * {rows}); \
                  IF i % 3 = 0 THEN RAISE 'no'; END IF; EXCEPTION WHEN OTHERS THEN NULL; END; \
                  END LOOP; END $$"
-            )]),
+                )],
+            ),
             16 => Act::new("map anew", [self.mapped()]),
-            17 => Act::new("count", ["SELECT nextval('counter') FROM generate_series(1, 99)".into()]),
-            18 => Act::new("move table", [format!("ALTER TABLE {m} SET TABLESPACE {}", self.space())]),
+            17 => {
+                Act::new("count", ["SELECT nextval('counter') FROM generate_series(1, 99)".into()])
+            }
+            18 => {
+                Act::new("move table", [format!("ALTER TABLE {m} SET TABLESPACE {}", self.space())])
+            }
             _ => Act::new("vacuum", [format!("VACUUM (FREEZE) {m}")]),
         }
     }
@@ -226,10 +242,13 @@ impl Doer {
         self.tables.push(n);
         let unlogged = if self.random.u32(..6) == 0 { "UNLOGGED" } else { "" };
         let (rows, space) = (self.random.u32(1..6000), self.space());
-        Act::new("create table", [format!(
-            "CREATE {unlogged} TABLE m{n} (id int PRIMARY KEY, what text) TABLESPACE {space}; \
+        Act::new(
+            "create table",
+            [format!(
+                "CREATE {unlogged} TABLE m{n} (id int PRIMARY KEY, what text) TABLESPACE {space}; \
              INSERT INTO m{n} SELECT n, repeat(md5(n::text), n % 13) FROM generate_series(1, {rows}) n"
-        )])
+            )],
+        )
     }
 
     /// One that is there as far as this session knows.
@@ -253,10 +272,13 @@ impl Doer {
 
     fn temporary(&mut self, rows: u32) -> Act {
         let n = self.number();
-        Act::new("temporary table", [format!(
-            "DROP TABLE IF EXISTS pg_temp.kept; CREATE TEMP TABLE kept AS SELECT {n} AS n, \
+        Act::new(
+            "temporary table",
+            [format!(
+                "DROP TABLE IF EXISTS pg_temp.kept; CREATE TEMP TABLE kept AS SELECT {n} AS n, \
              repeat('x', 100) FROM generate_series(1, {rows}); CREATE INDEX ON kept (n)"
-        )])
+            )],
+        )
     }
 
     fn prepare(&mut self) -> Act {
@@ -287,9 +309,12 @@ impl Doer {
         let strategy = if self.random.bool() { "file_copy" } else { "wal_log" };
         let space = self.space();
         let name = if strategy == "file_copy" { "copy database" } else { "log database" };
-        Act::new(name, [format!(
-            "CREATE DATABASE d{n} TEMPLATE {TEMPLATE} STRATEGY {strategy} TABLESPACE {space}"
-        )])
+        Act::new(
+            name,
+            [format!(
+                "CREATE DATABASE d{n} TEMPLATE {TEMPLATE} STRATEGY {strategy} TABLESPACE {space}"
+            )],
+        )
     }
 
     fn create_tablespace(&mut self) -> Act {

@@ -1,9 +1,14 @@
 //! Whether a recovered cluster is sound: by amcheck, by every page's checksum, by its content.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use walden::postgres::page::{self, BLOCKS_PER_FILE, PAGE_BYTES};
 
 use super::Cluster;
 use super::session::Session;
+use super::site::files_below;
 
 /// By `database.schema.table`: how many rows, and a sum over them.
 pub type Contents = BTreeMap<String, String>;
@@ -85,8 +90,46 @@ pub fn expect_pgbench_balanced(cluster: &Cluster) {
     assert!(sums[0].iter().all(|sum| *sum == sums[0][0]), "{:?}", sums[0]);
 }
 
+/// Every page of a stopped cluster that has checksums, all forks and tablespaces; how many.
+#[track_caller]
+pub fn expect_right_checksums(pgdata: &Path) -> u64 {
+    let mut pages = 0;
+    let mut faults = Vec::new();
+    for path in
+        ["base", "global", "pg_tblspc"].iter().flat_map(|part| files_below(&pgdata.join(part)))
+    {
+        let Some(segment) = segment_of_relation(&path) else { continue };
+        let bytes = fs::read(&path).expect("read a file of a relation");
+        let (whole, rest) = bytes.as_chunks::<PAGE_BYTES>();
+        assert!(rest.is_empty(), "{}: {} bytes too many", path.display(), rest.len());
+        for (number, content) in (segment * BLOCKS_PER_FILE..).zip(whole) {
+            pages += 1;
+            if let Err(mismatch) = page::check(content, number) {
+                faults.push(format!("{} block {number}: {mismatch}", path.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    pages
+}
+
+/// Of `16384`, `16384_vm`, `16384.1`: the number of the 1 GiB file; `None` of another file.
+fn segment_of_relation(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    let (name, segment) = match name.split_once('.') {
+        Some((name, segment)) => (name, segment.parse().ok()?),
+        None => (name, 0),
+    };
+    let (number, fork) = name.split_once('_').unwrap_or((name, "main"));
+    let is_relation =
+        number.parse::<u32>().is_ok() && ["main", "fsm", "vm", "init"].contains(&fork);
+    is_relation.then_some(segment)
+}
+
+/// Without one whose `DROP DATABASE` recovery stopped amid: that cannot be connected to.
 fn databases(cluster: &Cluster) -> Vec<String> {
-    cluster.column("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")
+    let whole = "datallowconn AND datconnlimit <> -2";
+    cluster.column(&format!("SELECT datname FROM pg_database WHERE {whole} ORDER BY 1"))
 }
 
 #[track_caller]
