@@ -93,8 +93,6 @@ impl Victim {
             .setting("max_wal_size", "64MB")
             .setting("max_prepared_transactions", "2")
             .setting("max_connections", "40")
-            .setting("autovacuum", "on")
-            .setting("autovacuum_naptime", "1s")
             .start();
         soundness::bring_amcheck(&source);
         Victim { source, _repository: repository }
@@ -196,7 +194,6 @@ impl Victim {
         }
         run_lightly(&restore.timeout(Duration::from_secs(300)));
         let mut recovered = Cluster::over(self.source.major(), &directory);
-        recovered.configure("autovacuum", "off");
         recovered.start_again();
         recovered.wait_until("NOT pg_is_in_recovery()");
         println!("{} recovered: {target:?}", taken.mode);
