@@ -12,12 +12,10 @@ use crate::commands::backup::{Copied, Request, label};
 use crate::commands::progress::Progress;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::SystemIdentifier;
 use crate::postgres::connection::Connection;
 use crate::postgres::replication::base_backup::{self, BaseBackupRequest};
-use crate::postgres::replication::{
-    BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger, backup_manifest,
-};
+use crate::postgres::replication::{BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger};
+use crate::postgres::{SystemIdentifier, backup_manifest};
 use crate::repository::manifest::{FileEntry, FileKind};
 
 /// The server's limits of MAX_RATE, in KiB a second.
