@@ -4,6 +4,7 @@ pub mod layout;
 pub mod cluster;
 pub mod wal;
 pub mod backup;
+pub mod taken;
 pub mod manifest;
 pub mod backup_facts;
 pub mod names;

@@ -6,18 +6,16 @@ use std::time::Duration;
 use crate::commands::backup::archiver::Watch;
 use crate::commands::backup::copy::{self, StreamWriter, Target};
 use crate::commands::backup::halt::Halt;
-use crate::commands::progress::Progress;
 use crate::commands::backup::source::Source;
 use crate::commands::backup::tar_frames::TarFrames;
 use crate::commands::backup::{Copied, Request, label};
+use crate::commands::progress::Progress;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::{SystemIdentifier, backup_manifest};
 use crate::postgres::connection::Connection;
 use crate::postgres::replication::base_backup::{self, BaseBackupRequest};
-use crate::postgres::replication::{
-    BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger,
-};
+use crate::postgres::replication::{BackupEnd, BaseBackup, Entry, EntryKind, Piece, TarMerger};
+use crate::postgres::{SystemIdentifier, backup_manifest};
 use crate::repository::manifest::{FileEntry, FileKind};
 
 /// The server's limits of MAX_RATE, in KiB a second.

@@ -5,12 +5,13 @@
 
 mod detail;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::manifest::Mode;
 use crate::repository::{BackupFacts, BackupId, Home, Repository};
 
 pub use detail::Detail;
@@ -43,7 +44,10 @@ pub struct Listed {
     pub kind: Option<Type>,
     /// The backup this one is the difference to.
     pub parent: Option<BackupId>,
+    /// How its files were read.
+    pub mode: Option<Mode>,
     pub label: Option<String>,
+    pub notes: BTreeMap<String, String>,
     pub began: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     /// From one to the other.
@@ -208,7 +212,9 @@ fn listed(facts: &BackupFacts, wal: &Wal) -> Listed {
         id: facts.id.clone(),
         kind: Some(if facts.parent.is_some() { Type::Incremental } else { Type::Full }),
         parent: facts.parent.clone(),
+        mode: facts.mode,
         label: facts.label.clone(),
+        notes: facts.notes.clone(),
         began: Some(facts.began),
         ended: Some(facts.ended),
         duration_ms: Some(u64::try_from(duration).unwrap_or(0)),
@@ -237,7 +243,9 @@ fn damaged(id: BackupId, error: &Error) -> Listed {
         id,
         kind: None,
         parent: None,
+        mode: None,
         label: None,
+        notes: BTreeMap::new(),
         began: None,
         ended: None,
         duration_ms: None,
