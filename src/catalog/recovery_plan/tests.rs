@@ -354,11 +354,14 @@ fn a_target_on_several_branches_is_refused_with_them() {
             (wanted(Target::Lsn(lsn(39))), "LSN 0/3E6660 lies on 2 branches"),
             (
                 wanted(Target::Lsn(lsn(53))),
-                "LSN 0/54CCC8 does not lie on timeline 3, the newest (hint: If another branch is \
+                "(hint: If another branch is \
                  meant, say so. --target-timeline 1: its last commit is then \
                  2026-11-21T04:30:00Z (LSN 0/480000, transaction 704); --target-timeline 2",
             ),
-            (wanted(Target::Xid(721)), "transaction 721 does not lie on timeline 3, the newest"),
+            (
+                wanted(Target::Xid(721)),
+                "transaction 721 cannot be reached on timeline 3, the newest: transaction 721 did not",
+            ),
         ],
     );
     let error = forked().decide(&wanted(time("05:00"))).unwrap_err();
