@@ -12,9 +12,11 @@ mod copy;
 mod tar_frames;
 mod halt;
 mod names;
+mod facts;
 mod finish;
 mod report;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
@@ -31,6 +33,7 @@ use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
 use copy::Target;
+use facts::Took;
 use local::Damage;
 use session::Session;
 
@@ -49,6 +52,8 @@ pub struct Request {
     pub pgdata: Option<PathBuf>,
     /// `None`: "walden" and the backup's id.
     pub label: Option<String>,
+    /// What its owner wants noted, as `taken::notes` lets it pass.
+    pub notes: BTreeMap<String, String>,
     pub checkpoint: config::Checkpoint,
     /// In bytes a second.
     pub max_rate: Option<u64>,
@@ -89,6 +94,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         jobs: jobs(request),
     };
     let copied = session.copy(&source, &target, request, progress)?;
+    let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
     let history = session.history(copied.start.timeline);
@@ -98,11 +104,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
-    let manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
+    let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
+    let took = Took { copy, whole: clock.elapsed() };
+    facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report::report(repository, &manifest, names, clock.elapsed()))

@@ -1,12 +1,13 @@
 //! What a backup came to: its manifest, and what is said of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commands::backup::Copied;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace};
+use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace, Taken};
 use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
@@ -36,6 +37,9 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    pub label: Option<String>,
+    pub notes: BTreeMap<String, String>,
+    pub taken: Option<Taken>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -67,6 +71,7 @@ pub fn manifest(
         log_time_zone: source.log_time_zone.clone(),
         label: Some(label),
         notes: Default::default(),
+        taken: None,
         damaged_pages: damage.pages,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
@@ -103,6 +108,9 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        label: manifest.label.clone(),
+        notes: manifest.notes.clone(),
+        taken: manifest.taken.clone(),
         names,
     }
 }

@@ -9,6 +9,10 @@ use crate::postgres::{MajorVersion, SystemIdentifier};
 pub struct Source {
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
+    /// As the server says it.
+    pub server_version: String,
+    /// `None`: the server did not say.
+    pub data_checksums: Option<bool>,
     /// In bytes.
     pub segment_size: u32,
     pub is_standby: bool,
@@ -48,9 +52,13 @@ impl Source {
         if !major.is_supported() {
             tracing::warn!("PostgreSQL {major} is newer than this walden was tested with");
         }
+        let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
+        let checksums = base_backup::show(connection, "data_checksums").ok();
         Ok(Source {
             system_identifier: system_identifier(connection)?,
             server_version_num,
+            server_version,
+            data_checksums: checksums.map(|checksums| checksums == "on"),
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),
             time_zone: base_backup::show(connection, "TimeZone").ok(),

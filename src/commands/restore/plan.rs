@@ -58,8 +58,10 @@ pub struct Backup {
     pub ended: Timestamp,
     /// Raw bytes of all files.
     pub size: u64,
-    /// Bytes to fetch.
+    /// Bytes to fetch at most, of the whole chain.
     pub stored: u64,
+    /// The backups it is put together from, the full one first and itself last.
+    pub chain: Vec<String>,
     pub files: usize,
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
@@ -108,6 +110,7 @@ impl Plan {
             Target::Time(time) => Some(time),
             _ => decision.stop.place.and_then(|place| place.time),
         };
+        let stored = decision.chain.iter().map(|link| link.stored).sum();
         Plan {
             walden: 1,
             repository: String::new(),
@@ -117,7 +120,8 @@ impl Plan {
                 began: manifest.began,
                 ended: manifest.ended,
                 size: manifest.size(),
-                stored: manifest.stored(),
+                stored,
+                chain: decision.chain.iter().map(|link| link.id.clone()).collect(),
                 files: manifest.file_count(),
                 start_lsn: manifest.start_lsn,
                 end_lsn: manifest.end_lsn,
@@ -141,7 +145,7 @@ impl Plan {
             last_commit: decision.last_commit,
             commits_after: decision.given_up,
             instants: moment.map(|moment| Instants::of(moment, manifest)),
-            estimate: Estimate::new(manifest.stored(), segments, manifest.wal_segment_size),
+            estimate: Estimate::new(stored, segments, manifest.wal_segment_size),
             timeline: decision.path.last(),
             timeline_path: decision.path.to_string(),
             directory: PathBuf::new(),
