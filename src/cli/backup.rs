@@ -79,7 +79,8 @@ impl Backup {
         let request = self.request(app)?;
         let progress = Progress::default();
         let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
-        print(&report, output)
+        print(&report, output)?;
+        sound(&report)
     }
 
     fn request(self, app: &App) -> Result<Request> {
@@ -131,6 +132,18 @@ fn print(report: &Report, output: Output) -> Result<()> {
     // The backup is there whether or not anybody reads of it.
     let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
+}
+
+/// The backup is there and can be restored; so can the damage.
+fn sound(report: &Report) -> Result<()> {
+    if report.damaged == 0 {
+        return Ok(());
+    }
+    let (id, pages) = (&report.id, report.damaged);
+    let what = format!("backup {id} is published, with {pages} pages damaged on the server itself");
+    Err(Error::new(ErrorKind::FoundWrong, what).hint(
+        "Keep the older backups; look at the disk, and repair or rebuild the relations named above.",
+    ))
 }
 
 fn table(report: &Report) -> String {

@@ -76,6 +76,9 @@ fn tables(report: &Report) -> String {
             if let Some(reason) = &backup.reason {
                 text += &format!("{} is not usable: {reason}\n", backup.id);
             }
+            if let Some(damage) = damage(backup) {
+                text += &format!("{} has {damage}\n", backup.id);
+            }
         }
     }
     text
@@ -174,10 +177,16 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
         None => yes(backup.usable),
     };
     line("usable", Some(usable));
+    line("damage", damage(backup));
     for segment in &backup.missing_wal {
         line("missing", Some(segment.clone()));
     }
     text
+}
+
+fn damage(backup: &Listed) -> Option<String> {
+    let pages = backup.damaged.filter(|pages| *pages > 0)?;
+    Some(format!("{pages} pages that were damaged on the server already"))
 }
 
 fn users(taken: &Taken) -> String {

@@ -13,6 +13,7 @@ mod tar_frames;
 mod halt;
 mod names;
 mod facts;
+mod damage;
 mod finish;
 mod report;
 
@@ -107,13 +108,16 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
+    damage::tell(&mut manifest, names.as_ref());
+    drop(names);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };
     facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, clock.elapsed()))
+    Ok(report::report(repository, &manifest, saved, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.

@@ -7,7 +7,7 @@ use crate::commands::backup::Copied;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace, Taken};
+use crate::repository::manifest::{DamagedPage, Mode, PACK_BYTES, Tablespace, Taken};
 use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
@@ -40,6 +40,9 @@ pub struct Report {
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
+    /// Pages that are damaged on the source: how many, and the first thousand.
+    pub damaged: u64,
+    pub damaged_pages: Vec<DamagedPage>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -73,6 +76,7 @@ pub fn manifest(
         notes: Default::default(),
         taken: None,
         damaged_pages: damage.pages,
+        damaged: damage.count,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
@@ -111,6 +115,8 @@ pub fn report(
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
+        damaged: manifest.damaged,
+        damaged_pages: manifest.damaged_pages.clone(),
         names,
     }
 }

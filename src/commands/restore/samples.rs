@@ -149,6 +149,7 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         notes: Default::default(),
         taken: None,
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: None,
         tablespaces: tablespaces
             .iter()
