@@ -139,11 +139,15 @@ fn sound(report: &Report) -> Result<()> {
     if report.damaged == 0 {
         return Ok(());
     }
-    let (id, pages) = (&report.id, report.damaged);
-    let what = format!("backup {id} is published, with {pages} pages damaged on the server itself");
+    let (id, pages) = (&report.id, pages(report.damaged));
+    let what = format!("backup {id} is published, with {pages} damaged on the server itself");
     Err(Error::new(ErrorKind::FoundWrong, what).hint(
         "Keep the older backups; look at the disk, and repair or rebuild the relations named above.",
     ))
+}
+
+pub fn pages(number: u64) -> String {
+    if number == 1 { "1 page".to_owned() } else { format!("{number} pages") }
 }
 
 fn table(report: &Report) -> String {

@@ -186,7 +186,7 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
 
 fn damage(backup: &Listed) -> Option<String> {
     let pages = backup.damaged.filter(|pages| *pages > 0)?;
-    Some(format!("{pages} pages that were damaged on the server already"))
+    Some(format!("{} damaged on the server already", cli::backup::pages(pages)))
 }
 
 fn users(taken: &Taken) -> String {
