@@ -56,6 +56,9 @@ mod large;
 /// `backup` from real servers, whole or not at all.
 mod backup;
 
+/// `backup` told to stop at any instant.
+mod backup_cancel;
+
 /// What things are called, saved with a backup.
 mod names;
 
