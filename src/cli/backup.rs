@@ -66,8 +66,7 @@ pub struct Backup {
 
 impl Backup {
     pub fn run(self, app: &App) -> Result<()> {
-        // Nothing needs undoing: without a manifest there is no backup, and the server sees the
-        // connection close.
+        // Nothing of ours needs undoing: without a manifest there is no backup. The server is told.
         termination::exit_when_told(
             exit::code(ErrorKind::Interrupted),
             "walden: backup: told to stop; no backup was published",
@@ -78,7 +77,10 @@ impl Backup {
         }
         let request = self.request(app)?;
         let progress = Progress::default();
-        let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
+        let outcome = shown(&progress, output, || backup::run(app, &request, &progress));
+        // What the server was asked to stop has failed; that it was told to is what counts.
+        termination::stand_still_if_leaving();
+        let report = outcome?;
         print(&report, output)?;
         sound(&report)
     }

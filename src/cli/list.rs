@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 
+use crate::cli::backup;
 use crate::cli::table::{Align, table};
 use crate::commands::list::{self, Cluster, Detail, Listed, Report, Type};
 use crate::commands::{App, Retries};
@@ -186,7 +187,7 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
 
 fn damage(backup: &Listed) -> Option<String> {
     let pages = backup.damaged.filter(|pages| *pages > 0)?;
-    Some(format!("{} damaged on the server already", cli::backup::pages(pages)))
+    Some(format!("{} damaged on the server already", backup::pages(pages)))
 }
 
 fn users(taken: &Taken) -> String {

@@ -27,7 +27,7 @@ use crate::codec::{Compression, Origin};
 use crate::commands::{App, Retries};
 use crate::config;
 use crate::error::{Context, Result};
-use crate::host::{self, clock};
+use crate::host::{self, clock, termination};
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
@@ -43,6 +43,9 @@ pub use report::Report;
 
 /// A store that is away for so long is away.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
+
+const TOLD_WHILE_PUBLISHING: &str = "walden: backup: told to stop while it published (hint: walden \
+                                     list says whether the backup is there.)";
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -116,6 +119,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let took = Took { copy, whole: clock.elapsed() };
     facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
+    let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report::report(repository, &manifest, saved, clock.elapsed()))
 }

@@ -32,6 +32,7 @@ pub fn copy(
     progress: &Progress,
 ) -> Result<Copied> {
     let canceller = connection.canceller()?;
+    let _cancel = connection.cancel_when_told()?;
     let wanted = BaseBackupRequest {
         label: label(request, target.id),
         checkpoint: match request.checkpoint {
