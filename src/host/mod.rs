@@ -4,6 +4,7 @@ pub mod atomic_file;
 pub mod backoff;
 pub mod clock;
 pub mod data_directory;
+pub mod file_systems;
 pub mod folders;
 pub mod lock;
 pub mod page_cache;
