@@ -1,23 +1,21 @@
 //! `walden backup`: flags to a request, the report to text.
 
-use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::exit;
+use crate::cli::progress::shown;
 use crate::commands::App;
 use crate::commands::backup::{self, Progress, Report, Request};
 use crate::config::{Checkpoint, Output};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::termination;
+use crate::host::{priority, termination};
 use crate::postgres::connection::ConnectionOptions;
-use crate::repository::NamesFacts;
+use crate::repository::manifest::Taken;
+use crate::repository::{NamesFacts, taken};
 
 /// Takes a base backup.
 ///
@@ -39,7 +37,15 @@ pub struct Backup {
     /// Stands in backup_label and in the server's log.
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
-    /// The most the server may send in a second: 32KiB to 1GiB.
+    /// Kept with the backup and shown by `walden list`; repeat it for each. Keys are of a-z, 0-9,
+    /// `.`, `_` and `-`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    note: Vec<String>,
+    /// A lower priority for the processor, and by it for the disk: 1 to 19.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=19))]
+    nice: Option<u8>,
+    /// The most that is read in a second; in stream mode the server sees to that, and takes 32KiB
+    /// to 1GiB.
     #[arg(long, value_name = "SIZE")]
     max_rate: Option<ByteSize>,
     /// How many threads compress.
@@ -63,6 +69,9 @@ impl Backup {
             "walden: backup: told to stop; no backup was published",
         );
         let output = app.settings.output;
+        if let Some(nice) = self.nice.or(app.settings.backup.nice) {
+            priority::lower(nice);
+        }
         let request = self.request(app)?;
         let progress = Progress::default();
         let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
@@ -82,7 +91,8 @@ impl Backup {
         };
         Ok(Request {
             connection,
-            label: self.label,
+            label: self.label.map(taken::label).transpose()?,
+            notes: taken::notes(&self.note)?,
             checkpoint,
             max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.max_rate),
             jobs: self.jobs.or(settings.jobs),
@@ -97,55 +107,6 @@ fn span(text: &str) -> std::result::Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| "write it like 90s, 10min or 1h".to_owned())?;
     Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
-}
-
-/// Runs `work` while another thread shows how far it is: a bar on a terminal, else a line every
-/// half minute.
-fn shown<T>(progress: &Progress, output: Output, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    const BAR_PERIOD: Duration = Duration::from_millis(200);
-    const LINE_PERIOD: Duration = Duration::from_secs(30);
-    let has_bar = std::io::stderr().is_terminal() && !output.quiet && output.verbose == 0;
-    let (over, is_over) = channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let bar = has_bar.then(bar);
-            let period = if has_bar { BAR_PERIOD } else { LINE_PERIOD };
-            while is_over.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                tick(progress, bar.as_ref());
-            }
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
-        });
-        let outcome = work();
-        drop(over);
-        outcome
-    })
-}
-
-fn bar() -> ProgressBar {
-    let style = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn tick(progress: &Progress, bar: Option<&ProgressBar>) {
-    // The server's estimate may be low.
-    let (done, total) = (progress.done(), progress.total().max(progress.done()));
-    match bar {
-        Some(bar) => {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(progress.phase());
-        }
-        None => {
-            let phase = progress.phase();
-            tracing::info!("{phase}: {} of {}", ByteSize(done), ByteSize(total));
-        }
-    }
 }
 
 fn print(report: &Report, output: Output) -> Result<()> {
@@ -171,7 +132,7 @@ fn table(report: &Report) -> String {
         ("server", format!("PostgreSQL {}.{}{standby}", server / 10_000, server % 10_000)),
         ("began", format!("{:.0}", report.began)),
         ("ended", format!("{:.0}", report.ended)),
-        ("took", format!("{seconds:.1} s")),
+        ("took", format!("{seconds:.1} s{}", rate(report))),
         ("size", format!("{size} in {} files, {stored} stored", report.files)),
         ("timeline", report.timeline.to_string()),
         ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
@@ -180,6 +141,11 @@ fn table(report: &Report) -> String {
     ];
     let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
     lines.join("\n")
+}
+
+fn rate(report: &Report) -> String {
+    let rate = |taken: &Taken| format!(", {}/s", ByteSize::b(taken.rate).display().iec());
+    report.taken.as_ref().map(rate).unwrap_or_default()
 }
 
 fn names(saved: Option<&NamesFacts>) -> String {

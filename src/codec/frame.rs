@@ -12,9 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// large enough to compress well.
 pub const FRAME_BYTES: usize = 512 << 10;
 
-/// A frame of nothing but zeros, for each level in use: most of a segment that a switch ended early
-/// is made of it, and it is always the same.
-static FRAMES_OF_ZEROS: Mutex<BTreeMap<i32, SealedFrame>> = Mutex::new(BTreeMap::new());
+/// The most raw bytes in a frame of a pack: a restore in place fetches whole frames for what
+/// changed, so they are small. Smaller ones would compress worse.
+pub const PACK_FRAME_BYTES: usize = 128 << 10;
+
+/// A full frame of nothing but zeros, for each level and length in use: most of a segment that a
+/// switch ended early is made of it, and it is always the same.
+static FRAMES_OF_ZEROS: Mutex<BTreeMap<(i32, usize), SealedFrame>> = Mutex::new(BTreeMap::new());
 
 /// One zstd frame, ready to stand in an object, and what is in it.
 #[derive(Debug, Clone)]
@@ -40,15 +44,17 @@ impl FrameSealer {
     /// `raw`: at most `FRAME_BYTES`.
     pub fn seal(&mut self, raw: &[u8]) -> Result<SealedFrame> {
         debug_assert!(raw.len() <= FRAME_BYTES);
-        if raw.len() < FRAME_BYTES || !is_zeros(raw) {
+        let is_full = matches!(raw.len(), FRAME_BYTES | PACK_FRAME_BYTES);
+        if !is_full || !is_zeros(raw) {
             return self.compress(raw);
         }
+        let key = (self.compression.level, raw.len());
         let mut known = FRAMES_OF_ZEROS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(frame) = known.get(&self.compression.level) {
+        if let Some(frame) = known.get(&key) {
             return Ok(frame.clone());
         }
         let frame = self.compress(raw)?;
-        known.insert(self.compression.level, frame.clone());
+        known.insert(key, frame.clone());
         Ok(frame)
     }
 

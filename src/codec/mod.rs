@@ -11,7 +11,7 @@ pub mod open;
 pub mod pack;
 pub mod unpack;
 
-pub use frame::{FRAME_BYTES, FrameSealer, SealedFrame};
+pub use frame::{FRAME_BYTES, FrameSealer, PACK_FRAME_BYTES, SealedFrame};
 pub use header::{Content, Header, Kind, Origin};
 pub use open::{open, same_content};
 pub use pack::PackBuilder;

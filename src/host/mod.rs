@@ -2,12 +2,14 @@
 
 pub mod atomic_file;
 pub mod backoff;
+pub mod bandwidth;
 pub mod clock;
 pub mod data_directory;
 pub mod file_systems;
 pub mod folders;
 pub mod lock;
 pub mod page_cache;
+pub mod priority;
 pub mod privileges;
 pub mod spill;
 pub mod state;

@@ -119,7 +119,7 @@ fn unambiguous(
             Err(several(wanted, &contents))
         }
         Err(error) if contents.is_empty() => Err(error),
-        Err(_) => Err(elsewhere(wanted, newest, &contents)),
+        Err(error) => Err(elsewhere(&error, newest, wanted, &contents)),
     }
 }
 
@@ -143,8 +143,15 @@ fn several(wanted: &Wanted, contents: &BTreeMap<Content, Decision>) -> Error {
     .hint(format!("Say which is meant. {}.", lines(contents)))
 }
 
-fn elsewhere(wanted: &Wanted, newest: TimelineId, contents: &BTreeMap<Content, Decision>) -> Error {
-    refused(format!("{} does not lie on timeline {newest}, the newest", wanted.target))
+/// On the newest timeline it cannot be had, and why; on others it can.
+fn elsewhere(
+    why: &Error,
+    newest: TimelineId,
+    wanted: &Wanted,
+    contents: &BTreeMap<Content, Decision>,
+) -> Error {
+    let target = &wanted.target;
+    refused(format!("{target} cannot be reached on timeline {newest}, the newest: {why}"))
         .hint(format!("If another branch is meant, say so. {}.", lines(contents)))
 }
 

@@ -354,11 +354,14 @@ fn a_target_on_several_branches_is_refused_with_them() {
             (wanted(Target::Lsn(lsn(39))), "LSN 0/3E6660 lies on 2 branches"),
             (
                 wanted(Target::Lsn(lsn(53))),
-                "LSN 0/54CCC8 does not lie on timeline 3, the newest (hint: If another branch is \
+                "(hint: If another branch is \
                  meant, say so. --target-timeline 1: its last commit is then \
                  2026-11-21T04:30:00Z (LSN 0/480000, transaction 704); --target-timeline 2",
             ),
-            (wanted(Target::Xid(721)), "transaction 721 does not lie on timeline 3, the newest"),
+            (
+                wanted(Target::Xid(721)),
+                "transaction 721 cannot be reached on timeline 3, the newest: transaction 721 did not",
+            ),
         ],
     );
     let error = forked().decide(&wanted(time("05:00"))).unwrap_err();
@@ -454,4 +457,28 @@ fn what_does_not_exist_is_refused_with_what_does() {
     expect(&orphan, &[(wanted(Target::Latest), "walden push pg_wal/00000005.history")]);
     let error = plain().decide(&exclusive(Target::Latest)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn an_incremental_backup_is_used_with_its_chain_and_passed_over_without_it() {
+    let with = |parent: &str| plain().backup("C", 1, (51, 53), "05:00").incremental_to(parent);
+    let decided = with("B").decide(&wanted(time("05:30"))).unwrap();
+    let chain: Vec<&str> = decided.chain.iter().map(|link| link.id.as_str()).collect();
+    assert_eq!(chain, ["B", "C"]);
+    let decided = with("gone").decide(&wanted(time("05:30"))).unwrap();
+    assert_eq!(decided.backup.id, "B");
+    assert_eq!(
+        decided.notes,
+        ["backup C, which is newer, is passed over: backup gone, the parent of C, is missing or \
+          cannot be read."]
+    );
+    // Of a target that the newer one could not reach anyway nothing is said.
+    assert!(with("gone").decide(&wanted(time("03:30"))).unwrap().notes.is_empty());
+    expect(
+        &with("gone"),
+        &[
+            (wanted(Target::Latest), "backup C cannot be used: backup gone, the parent of C"),
+            (from("C", time("05:30")), "backup C cannot be used: backup gone, the parent of C"),
+        ],
+    );
 }

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use crate::commands::backup::Request;
 use crate::commands::backup::halt::Halt;
-use crate::error::{Error, ErrorKind, Result};
+use crate::commands::backup::source::Source;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::{self, Deadline};
 use crate::postgres::connection::{Connection, ConnectionOptions};
 use crate::postgres::replication::BackupStart;
@@ -18,21 +20,44 @@ const POLL: Duration = Duration::from_millis(500);
 /// Later segments that also prove that WAL arrives.
 const SEGMENTS_LOOKED_AT: usize = 3;
 
+/// Refuses where archiving cannot work; the server's clock ahead of ours.
+pub fn check(
+    connection: &mut Connection,
+    source: &Source,
+    home: &Home,
+    request: &Request,
+) -> Result<jiff::SignedDuration> {
+    let status = ArchiverStatus::ask(&request.connection);
+    let is_watched = !source.is_standby && request.archive_check.is_some();
+    let has_archived = status.as_ref().is_none_or(|status| status.last_archived.is_some());
+    // A server that was just told to archive has archived nothing yet: then the watch decides.
+    if (has_archived || !is_watched) && !home.is_claimed()? {
+        home.prove().context(|| "look for this cluster's WAL archive")?;
+    }
+    let ahead = status.as_ref().map_or(jiff::SignedDuration::ZERO, |status| status.clock_ahead);
+    // A standby's WAL is archived by its primary.
+    if is_watched {
+        check_settings(connection)?;
+        status.map_or(Ok(()), |status| status.check())?;
+    }
+    Ok(ahead)
+}
+
 /// What `pg_stat_archiver` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchiverStatus {
-    pub last_archived: Option<String>,
-    pub last_failed: Option<String>,
-    pub failures: String,
+struct ArchiverStatus {
+    last_archived: Option<String>,
+    last_failed: Option<String>,
+    failures: String,
     /// The last attempt failed.
-    pub is_failing: bool,
+    is_failing: bool,
     /// The server's clock ahead of ours.
-    pub clock_ahead: jiff::SignedDuration,
+    clock_ahead: jiff::SignedDuration,
 }
 
 impl ArchiverStatus {
     /// By SQL, over a connection of its own; `None` where that cannot be had.
-    pub fn ask(options: &ConnectionOptions) -> Option<Self> {
+    fn ask(options: &ConnectionOptions) -> Option<Self> {
         let asked = ask(options);
         if let Err(error) = &asked {
             tracing::info!("pg_stat_archiver cannot be asked: {error}");
@@ -41,7 +66,7 @@ impl ArchiverStatus {
     }
 
     /// Refuses while the archiver fails.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         match (&self.last_failed, self.is_failing) {
             (Some(file), true) => Err(Error::new(
                 ErrorKind::Refused,
@@ -112,7 +137,7 @@ fn millisecond(number: i64) -> Option<jiff::Timestamp> {
 }
 
 /// Refuses a primary that archives nothing. Every role with REPLICATION may ask for these settings.
-pub fn check_settings(connection: &mut Connection) -> Result<()> {
+fn check_settings(connection: &mut Connection) -> Result<()> {
     let off = |what: &str| {
         Error::new(ErrorKind::Refused, format!("this server archives nothing: {what}")).hint(
             "Set archive_mode = on and archive_command = 'walden push \"%p\"', and restart the \

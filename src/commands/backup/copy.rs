@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::codec::{
-    Compression, FRAME_BYTES, FrameSealer, Header, Kind, Origin, PackBuilder, SealedFrame,
+    Compression, FrameSealer, Header, Kind, Origin, PACK_FRAME_BYTES, PackBuilder, SealedFrame,
 };
 use crate::commands::backup::halt::{Halt, others_stopped};
 use crate::error::{Context, Result};
@@ -49,8 +49,8 @@ pub fn run<T>(
     feed: impl FnOnce(&mut StreamWriter<'_>) -> Result<T>,
 ) -> Result<(T, Vec<Pack>)> {
     let jobs = target.jobs.max(1);
-    let (to_seal, raw) = sync_channel::<Job>(jobs);
-    let (in_order, ordered) = sync_channel::<Receiver<SealedFrame>>(2 * jobs + 2);
+    let (to_seal, raw) = sync_channel::<Job>(4 * jobs);
+    let (in_order, ordered) = sync_channel::<Receiver<SealedFrame>>(8 * jobs);
     // No queue before the uploads: a pack waits where it was put together.
     let (to_store, packs) = sync_channel::<(u32, PackBuilder)>(0);
     let stored = Mutex::new(BTreeMap::new());
@@ -68,8 +68,9 @@ pub fn run<T>(
         }
         drop((raw, packs));
         scope.spawn(move || note(halt, assemble(&ordered, &to_store)));
-        let frame = Vec::with_capacity(FRAME_BYTES);
-        let mut writer = StreamWriter { frame, to_seal, in_order, spare: &spare, halt };
+        let frame = Vec::with_capacity(PACK_FRAME_BYTES);
+        let mut writer =
+            StreamWriter { frame, position: 0, to_seal, in_order, spare: &spare, halt };
         let fed = feed(&mut writer).and_then(|fed| writer.flush().map(|()| fed));
         fed.map_err(|error| halt.fail(error)).ok()
     });
@@ -85,6 +86,8 @@ pub fn run<T>(
 /// What `feed` writes to.
 pub struct StreamWriter<'w> {
     frame: Vec<u8>,
+    /// Bytes of the stream before the frame begun.
+    position: u64,
     to_seal: SyncSender<Job>,
     in_order: SyncSender<Receiver<SealedFrame>>,
     spare: &'w Mutex<Vec<Vec<u8>>>,
@@ -94,28 +97,36 @@ pub struct StreamWriter<'w> {
 impl StreamWriter<'_> {
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let taken = bytes.len().min(FRAME_BYTES - self.frame.len());
+            let taken = bytes.len().min(self.room() - self.frame.len());
             self.frame.extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
-            if self.frame.len() == FRAME_BYTES {
+            if self.frame.len() == self.room() {
                 self.flush()?;
             }
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// For the frame begun: none goes beyond the end of its pack.
+    fn room(&self) -> usize {
+        let to_end = PACK_BYTES - self.position % PACK_BYTES;
+        PACK_FRAME_BYTES.min(usize::try_from(to_end).unwrap_or(PACK_FRAME_BYTES))
+    }
+
+    /// What is written next begins a frame.
+    pub fn flush(&mut self) -> Result<()> {
         if self.halt.is_on() {
             return Err(others_stopped());
         }
         if self.frame.is_empty() {
             return Ok(());
         }
+        self.position += self.frame.len() as u64;
         // Frames are used again: fresh memory costs a page fault for every 4 KiB.
         let spare = self.spare.lock().ok().and_then(|mut spare| spare.pop());
         let raw = std::mem::replace(
             &mut self.frame,
-            spare.unwrap_or_else(|| Vec::with_capacity(FRAME_BYTES)),
+            spare.unwrap_or_else(|| Vec::with_capacity(PACK_FRAME_BYTES)),
         );
         let (sealed, waiting) = channel();
         self.in_order.send(waiting).map_err(|_| others_stopped())?;

@@ -70,8 +70,8 @@ fn expect_parent(child: &Manifest, label: &str, parent: &Manifest) -> Result<()>
     if major(child) != major(parent) {
         return wrong(format!("is of PostgreSQL {}", major(parent)));
     }
-    if parent.end_lsn > child.start_lsn {
-        return wrong(format!("ended at {}, after this one began", parent.end_lsn));
+    if parent.start_lsn > child.start_lsn {
+        return wrong(format!("began at {}, after this one", parent.start_lsn));
     }
     let value = |name: &str| label.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let from: Option<Lsn> = value(FROM_LSN).and_then(|lsn| lsn.parse().ok());

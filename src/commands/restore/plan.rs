@@ -65,14 +65,14 @@ pub struct Backup {
     pub ended: Timestamp,
     /// Raw bytes of all files.
     pub size: u64,
-    /// Bytes to fetch.
+    /// Bytes to fetch, about, of the whole chain.
     pub stored: u64,
+    /// The backups it is put together from, the full one first and itself last.
+    pub chain: Vec<String>,
     pub files: usize,
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
     pub server_version_num: u32,
-    /// The backups that this one is put together with, its parent first.
-    pub parents: Vec<BackupId>,
 }
 
 /// What of the files in the directory may be kept, before they are compared.
@@ -146,11 +146,11 @@ impl Plan {
                 ended: manifest.ended,
                 size: placement.files.iter().map(|file| file.size).sum(),
                 stored,
+                chain: decision.chain.iter().map(|link| link.id.clone()).collect(),
                 files: manifest.file_count(),
                 start_lsn: manifest.start_lsn,
                 end_lsn: manifest.end_lsn,
                 server_version_num: manifest.server_version_num,
-                parents: chain.manifests.iter().skip(1).map(|parent| parent.id.clone()).collect(),
             },
             wal: Wal {
                 first: run.first.to_string(),

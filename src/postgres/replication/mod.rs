@@ -2,7 +2,6 @@
 
 pub mod base_backup;
 pub mod tar_stream;
-pub mod backup_manifest;
 
 pub use base_backup::{BackupEnd, BackupStart, BaseBackup, Checkpoint, Piece, SystemIdentity};
-pub use tar_stream::{Entry, EntryKind, TarMerger};
+pub use tar_stream::{Entry, EntryKind, TarMerger, TarSink};

@@ -6,8 +6,8 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::tar_header::{self, BLOCK_BYTES};
 
-const BLOCK_BYTES: usize = 512;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// What went through, in the order of the stream.
@@ -32,6 +32,18 @@ pub struct Entry {
 pub enum EntryKind {
     File,
     Directory,
+}
+
+/// Where the merged stream goes.
+pub trait TarSink {
+    /// The next bytes of the stream that are no file's content: headers, and the zeros behind it.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// The content of this entry comes next, if it has any.
+    fn begin_file(&mut self, entry: &Entry) -> Result<()>;
+
+    /// The next bytes of the stream, content of the file just begun.
+    fn content(&mut self, bytes: &[u8]) -> Result<()>;
 }
 
 /// Takes the archives apart and puts them together. Bytes go out through the `out` of each call.
@@ -74,11 +86,7 @@ impl Default for TarMerger {
 
 impl TarMerger {
     /// What follows is of another archive: of a tablespace, or (`None`) of the data directory.
-    pub fn begin_archive(
-        &mut self,
-        tablespace: Option<u32>,
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn begin_archive(&mut self, tablespace: Option<u32>, out: &mut dyn TarSink) -> Result<()> {
         self.end_archive()?;
         self.tablespace = tablespace;
         self.state = State::Header;
@@ -86,18 +94,14 @@ impl TarMerger {
             // The archive holds what is in the directory, not the directory itself.
             Some(oid) => {
                 let path = format!("pg_tblspc/{oid}/");
-                self.emit_header(&mut plain_header(&path, 0o700, 0)?, &path, out)
+                self.emit_header(&mut tar_header::plain(&path, 0o700, 0)?, &path, out)
             }
             None => Ok(()),
         }
     }
 
     /// The next bytes of the archive.
-    pub fn write(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn write(&mut self, mut bytes: &[u8], out: &mut dyn TarSink) -> Result<()> {
         while !bytes.is_empty() {
             match self.state {
                 State::Header => {
@@ -119,15 +123,10 @@ impl TarMerger {
     }
 
     /// One more file, after all archives: the server's manifest.
-    pub fn append_file(
-        &mut self,
-        path: &str,
-        content: &[u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn append_file(&mut self, path: &str, content: &[u8], out: &mut dyn TarSink) -> Result<()> {
         self.end_archive()?;
         self.tablespace = None;
-        let mut header = plain_header(path, 0o600, content.len() as u64)?;
+        let mut header = tar_header::plain(path, 0o600, content.len() as u64)?;
         let modified = self.entries.last().map_or(0, |entry| entry.modified);
         header.set_mtime(modified.unsigned_abs());
         header.set_cksum();
@@ -142,9 +141,9 @@ impl TarMerger {
 
     /// Ends the merged stream with the two zero blocks of an ordinary archive; all that went
     /// through.
-    pub fn finish(self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<Entry>> {
+    pub fn finish(self, out: &mut dyn TarSink) -> Result<Vec<Entry>> {
         self.end_archive()?;
-        out(&[0; 2 * BLOCK_BYTES])?;
+        out.write(&[0; 2 * BLOCK_BYTES])?;
         Ok(self.entries)
     }
 
@@ -161,14 +160,14 @@ impl TarMerger {
         }
     }
 
-    fn take_header(&mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn take_header(&mut self, out: &mut dyn TarSink) -> Result<()> {
         if self.header.iter().all(|byte| *byte == 0) {
             self.state = State::Ended;
             return Ok(());
         }
         let mut header = tar::Header::new_old();
         *header.as_mut_bytes() = self.header;
-        if !checksum_is_right(&header) {
+        if !tar_header::checksum_is_right(&header) {
             return Err(broken("a header does not match its checksum"));
         }
         let path = String::from_utf8(header.path_bytes().into_owned())
@@ -178,7 +177,7 @@ impl TarMerger {
             None => path.trim_start_matches("./").to_owned(),
         };
         if self.tablespace.is_some() {
-            set_path(&mut header, &path)?;
+            tar_header::set_path(&mut header, &path)?;
         }
         self.emit_header(&mut header, &path, out)
     }
@@ -187,7 +186,7 @@ impl TarMerger {
         &mut self,
         header: &mut tar::Header,
         path: &str,
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
+        out: &mut dyn TarSink,
     ) -> Result<()> {
         let unreadable = |error: std::io::Error| broken("a header cannot be read").source(error);
         let kind = match header.entry_type() {
@@ -199,9 +198,9 @@ impl TarMerger {
             EntryKind::File => header.entry_size().map_err(unreadable)?,
             EntryKind::Directory => 0,
         };
-        out(header.as_bytes())?;
+        out.write(header.as_bytes())?;
         self.position += BLOCK;
-        self.entries.push(Entry {
+        let entry = Entry {
             path: checked(path)?,
             kind,
             mode: header.mode().map_err(unreadable)? & 0o7777,
@@ -209,7 +208,9 @@ impl TarMerger {
             offset: self.position,
             modified: header.mtime().map_err(unreadable)?.try_into().unwrap_or(i64::MAX),
             crc32c: 0,
-        });
+        };
+        out.begin_file(&entry)?;
+        self.entries.push(entry);
         self.digest.reset();
         let padding = size.next_multiple_of(BLOCK) - size;
         self.state =
@@ -218,11 +219,7 @@ impl TarMerger {
     }
 
     /// Content and the zeros behind it; what is left of `bytes`.
-    fn take_content<'b>(
-        &mut self,
-        bytes: &'b [u8],
-        out: &mut dyn FnMut(&[u8]) -> Result<()>,
-    ) -> Result<&'b [u8]> {
+    fn take_content<'b>(&mut self, bytes: &'b [u8], out: &mut dyn TarSink) -> Result<&'b [u8]> {
         let State::Content { remaining, padding } = &mut self.state else { return Ok(bytes) };
         let available = bytes.len() as u64;
         let content = available.min(*remaining);
@@ -240,7 +237,9 @@ impl TarMerger {
         if is_over {
             self.state = State::Header;
         }
-        out(taken)?;
+        let (content, zeros) = taken.split_at(content as usize);
+        out.content(content)?;
+        out.write(zeros)?;
         Ok(rest)
     }
 }
@@ -255,39 +254,6 @@ fn checked(path: &str) -> Result<String> {
     Err(broken(&format!("{path:?} is not a path below the data directory")))
 }
 
-fn plain_header(path: &str, mode: u32, size: u64) -> Result<tar::Header> {
-    let mut header = tar::Header::new_ustar();
-    let is_directory = path.ends_with('/');
-    header.set_entry_type(if is_directory {
-        tar::EntryType::Directory
-    } else {
-        tar::EntryType::Regular
-    });
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    set_path(&mut header, path)?;
-    Ok(header)
-}
-
-/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names
-/// are shorter than 100 bytes, so with the tablespace before them they always fit.
-fn set_path(header: &mut tar::Header, path: &str) -> Result<()> {
-    header.set_path(path).map_err(|error| broken("a path is too long for tar").source(error))?;
-    header.set_cksum();
-    Ok(())
-}
-
-/// The sum of all bytes, those of the checksum itself counted as spaces.
-fn checksum_is_right(header: &tar::Header) -> bool {
-    let bytes = header.as_bytes();
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let expected = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
-    header.cksum().is_ok_and(|found| found == expected)
-}
-
 fn broken(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the server's tar stream is broken: {what}")).hint(
         "Nothing was published. Try again; if it comes back, report it with the server's version.",
@@ -298,14 +264,39 @@ fn broken(what: &str) -> Error {
 mod tests {
     use std::io::Read as _;
 
-    use super::{EntryKind, TarMerger};
+    use super::{Entry, EntryKind, TarMerger, TarSink};
     use crate::error::{ErrorKind, Result};
+    use crate::postgres::tar_header;
+
+    #[derive(Default)]
+    struct Merged {
+        bytes: Vec<u8>,
+        /// Where the contents begin.
+        begun: Vec<u64>,
+    }
+
+    impl TarSink for Merged {
+        fn write(&mut self, bytes: &[u8]) -> Result<()> {
+            self.bytes.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn begin_file(&mut self, entry: &Entry) -> Result<()> {
+            assert_eq!(entry.offset, self.bytes.len() as u64);
+            self.begun.push(entry.offset);
+            Ok(())
+        }
+
+        fn content(&mut self, bytes: &[u8]) -> Result<()> {
+            self.write(bytes)
+        }
+    }
 
     /// As PostgreSQL writes them: ustar, ended by two zero blocks.
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content) in files {
-            let mut header = super::plain_header(path, 0o600, content.len() as u64).unwrap();
+            let mut header = tar_header::plain(path, 0o600, content.len() as u64).unwrap();
             header.set_mtime(1_700_000_000);
             header.set_cksum();
             builder.append(&header, *content).unwrap();
@@ -313,15 +304,8 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn merge(
-        archives: &[(Option<u32>, Vec<u8>)],
-        piece: usize,
-    ) -> Result<(Vec<u8>, Vec<super::Entry>)> {
-        let mut merged = Vec::new();
-        let mut out = |bytes: &[u8]| {
-            merged.extend_from_slice(bytes);
-            Ok(())
-        };
+    fn merge(archives: &[(Option<u32>, Vec<u8>)], piece: usize) -> Result<(Vec<u8>, Vec<Entry>)> {
+        let mut out = Merged::default();
         let mut merger = TarMerger::default();
         for (tablespace, bytes) in archives {
             merger.begin_archive(*tablespace, &mut out)?;
@@ -331,7 +315,8 @@ mod tests {
         }
         merger.append_file("backup_manifest", b"{}", &mut out)?;
         let entries = merger.finish(&mut out)?;
-        Ok((merged, entries))
+        assert_eq!(out.begun, entries.iter().map(|entry| entry.offset).collect::<Vec<_>>());
+        Ok((out.bytes, entries))
     }
 
     #[test]

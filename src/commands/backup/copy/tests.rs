@@ -124,7 +124,10 @@ fn the_stream_comes_back_from_its_packs_in_order() {
             let raw = stream(size);
             let halt = Halt::new(|| {});
             let feed = |writer: &mut copy::StreamWriter<'_>| {
-                raw.chunks(300_007).try_for_each(|piece| writer.write(piece)).map(|()| "fed")
+                let mut pieces = raw.chunks(300_007);
+                // Frames of many lengths, packs of one.
+                let piece = |piece| writer.write(piece).and_then(|()| writer.flush());
+                pieces.try_for_each(piece).map(|()| "fed")
             };
             let (fed, packs) = copy::run(&place.target(jobs), &halt, feed).unwrap();
             assert_eq!((fed, packs.len()), ("fed", packs_expected));

@@ -1,13 +1,11 @@
-//! The server's own `backup_manifest`: what it sent, file by file, with checksums.
-//!
-//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system
-//! identifier since 17.
+//! Reads a `backup_manifest`, and holds what came against it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ring::digest;
 
+use super::LAST_LINE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
 use crate::postgres::replication::{Entry, EntryKind};
@@ -102,8 +100,7 @@ fn compare(path: &str, file: &WrittenFile<'_>, entry: &Entry) -> Result<()> {
 
 /// The last line holds the SHA-256 of all lines before it.
 fn verify_own_checksum(manifest: &[u8]) -> Result<()> {
-    const LAST_LINE: &[u8] = b"\"Manifest-Checksum\": \"";
-    let at = manifest.windows(LAST_LINE.len()).rposition(|window| window == LAST_LINE);
+    let at = manifest.windows(LAST_LINE.len()).rposition(|window| window == LAST_LINE.as_bytes());
     let at = at.ok_or_else(|| wrong("has no checksum of itself".to_owned()))?;
     let digits = manifest.get(at + LAST_LINE.len()..at + LAST_LINE.len() + 64);
     let said = digits.and_then(|digits| hex(std::str::from_utf8(digits).ok()?));

@@ -1,0 +1,12 @@
+//! PostgreSQL's own `backup_manifest`: which files a backup has, with their checksums.
+//!
+//! Format: manual, appendix "Backup Manifest Format". Version 1 until 16, version 2 with the system
+//! identifier since 17.
+
+mod read;
+mod write;
+
+pub use read::verify;
+pub use write::{ManifestWriter, WalRange};
+
+const LAST_LINE: &str = "\"Manifest-Checksum\": \"";
