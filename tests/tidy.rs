@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
 /// In the order the manual tells them: a command may use earlier lines, never its own or later
 /// ones.
 const COMMANDS: &[&[&str]] = &[
+    &["progress"],
     &["archive"],
     &["backup"],
     &["survey"],

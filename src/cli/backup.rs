@@ -1,16 +1,13 @@
 //! `walden backup`: flags to a request, the report to text.
 
-use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::exit;
+use crate::cli::progress::shown;
 use crate::commands::App;
 use crate::commands::backup::{self, Progress, Report, Request};
 use crate::config::{Checkpoint, Output};
@@ -97,55 +94,6 @@ fn span(text: &str) -> std::result::Result<Duration, String> {
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| "write it like 90s, 10min or 1h".to_owned())?;
     Duration::try_from(span).map_err(|_| "it cannot be negative".to_owned())
-}
-
-/// Runs `work` while another thread shows how far it is: a bar on a terminal, else a line every
-/// half minute.
-fn shown<T>(progress: &Progress, output: Output, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    const BAR_PERIOD: Duration = Duration::from_millis(200);
-    const LINE_PERIOD: Duration = Duration::from_secs(30);
-    let has_bar = std::io::stderr().is_terminal() && !output.quiet && output.verbose == 0;
-    let (over, is_over) = channel::<()>();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let bar = has_bar.then(bar);
-            let period = if has_bar { BAR_PERIOD } else { LINE_PERIOD };
-            while is_over.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                tick(progress, bar.as_ref());
-            }
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
-        });
-        let outcome = work();
-        drop(over);
-        outcome
-    })
-}
-
-fn bar() -> ProgressBar {
-    let style = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn tick(progress: &Progress, bar: Option<&ProgressBar>) {
-    // The server's estimate may be low.
-    let (done, total) = (progress.done(), progress.total().max(progress.done()));
-    match bar {
-        Some(bar) => {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(progress.phase());
-        }
-        None => {
-            let phase = progress.phase();
-            tracing::info!("{phase}: {} of {}", ByteSize(done), ByteSize(total));
-        }
-    }
 }
 
 fn print(report: &Report, output: Output) -> Result<()> {

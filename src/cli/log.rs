@@ -15,7 +15,9 @@ use crate::config::Output;
 
 /// Everything goes to stderr: stdout is for answers.
 pub fn start(output: Output, errand: Errand) {
-    let levels = Targets::new().with_target("walden", level(output, errand));
+    let levels = Targets::new()
+        .with_target("walden", level(output, errand))
+        .with_target("walden::progress", LevelFilter::INFO);
     // The libraries under us speak to their programmers; a person asks thrice.
     let libraries = if output.verbose > 2 { LevelFilter::DEBUG } else { LevelFilter::OFF };
     let lines = tracing_subscriber::fmt::layer().event_format(Line).with_writer(std::io::stderr);

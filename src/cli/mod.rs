@@ -8,6 +8,7 @@ pub mod list;
 pub mod restore;
 pub mod demo;
 pub mod table;
+pub mod progress;
 pub mod errand;
 pub mod failure;
 pub mod log;

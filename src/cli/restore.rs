@@ -12,9 +12,12 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
 use crate::cli::exit;
+use crate::cli::progress::shown;
+use crate::commands::progress::Progress;
 use crate::commands::restore::wait;
 use crate::commands::restore::{self, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
+use crate::config::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{clock, termination};
 use crate::postgres::SystemIdentifier;
@@ -143,7 +146,7 @@ impl Restore {
         let mut outcome = None;
         if !dry_run {
             termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
-            place(&prepared, output.quiet || output.json)?;
+            place(&prepared, output)?;
             if let Some(installation) = installation {
                 let spinner = spinner(output.quiet || output.json);
                 let watch = |file: &str| spinner.set_message(format!("replaying {file}"));
@@ -256,13 +259,11 @@ fn bar(silent: bool, length: u64, shape: &str) -> ProgressBar {
     bar
 }
 
-fn place(prepared: &Prepared, silent: bool) -> Result<()> {
-    let shape =
-        "{bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-    let bar = bar(silent, prepared.stream_bytes(), shape);
-    let outcome = prepared.carry_out(&|bytes| bar.inc(bytes));
-    bar.finish_and_clear();
-    outcome
+fn place(prepared: &Prepared, output: Output) -> Result<()> {
+    let progress = Progress::default();
+    progress.enter("restoring");
+    progress.expect(prepared.stream_bytes());
+    shown(&progress, output, || prepared.carry_out(&|bytes| progress.add(bytes)))
 }
 
 fn spinner(silent: bool) -> ProgressBar {

@@ -1,5 +1,6 @@
 //! One use case each, in the order the manual tells them.
 
+pub mod progress;
 pub mod archive;
 pub mod backup;
 pub mod survey;

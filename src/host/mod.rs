@@ -2,6 +2,7 @@
 
 pub mod atomic_file;
 pub mod backoff;
+pub mod bandwidth;
 pub mod clock;
 pub mod data_directory;
 pub mod folders;

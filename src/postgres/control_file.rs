@@ -7,8 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::SystemIdentifier;
+use crate::postgres::{Lsn, SystemIdentifier};
 
+const CATALOG_VERSION_AT: usize = 12;
+const REDO_AT: usize = 40;
 const WAL_SEGMENT_SIZE_AT: usize = 228;
 /// Where the CRC-32C of all before it stands, by `pg_control_version`: 15 and 16, 17, 18.
 const CRC_AT: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
@@ -21,6 +23,16 @@ pub struct ControlFile {
     pub system_identifier: SystemIdentifier,
     /// `None` where the version of the file is not known to this walden.
     pub wal_segment_size: Option<u32>,
+    /// `None` as above.
+    pub checkpoint: Option<LatestCheckpoint>,
+}
+
+/// What the file says of the latest checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatestCheckpoint {
+    /// Which catalogs the cluster has: names the directory in a tablespace that belongs to it.
+    pub catalog_version: u32,
+    pub redo_lsn: Lsn,
 }
 
 impl ControlFile {
@@ -55,7 +67,7 @@ impl ControlFile {
         let system_identifier = SystemIdentifier(u64::from_le_bytes(*identifier));
         let version = u32::from_le_bytes(*version);
         let Some((_, crc_at)) = CRC_AT.iter().find(|(known, _)| *known == version) else {
-            return Ok(ControlFile { system_identifier, wal_segment_size: None });
+            return Ok(ControlFile { system_identifier, wal_segment_size: None, checkpoint: None });
         };
         let number = |at: usize| {
             bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes)
@@ -64,7 +76,14 @@ impl ControlFile {
         if number(*crc_at) != Some(crc32c(covered)) {
             return Err(damaged());
         }
-        Ok(ControlFile { system_identifier, wal_segment_size: number(WAL_SEGMENT_SIZE_AT) })
+        let redo = bytes.get(REDO_AT..REDO_AT + 8).and_then(|eight| eight.try_into().ok());
+        let checkpoint = number(CATALOG_VERSION_AT).zip(redo.map(u64::from_le_bytes));
+        let checkpoint = checkpoint.map(|(catalog_version, redo)| LatestCheckpoint {
+            catalog_version,
+            redo_lsn: Lsn(redo),
+        });
+        let wal_segment_size = number(WAL_SEGMENT_SIZE_AT);
+        Ok(ControlFile { system_identifier, wal_segment_size, checkpoint })
     }
 }
 

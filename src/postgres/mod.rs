@@ -10,6 +10,7 @@ pub mod recovery_settings;
 pub mod recovery_log;
 pub mod tablespace_map;
 pub mod control_file;
+pub mod data_files;
 pub mod page;
 pub mod incremental_file;
 pub mod backup_manifest;
@@ -20,7 +21,9 @@ pub mod installation;
 pub mod server;
 pub mod connection;
 pub mod names;
+pub mod tar_header;
 pub mod replication;
+pub mod low_level_backup;
 
 pub use lsn::Lsn;
 pub use names::Names;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::codec::{Header, Kind, Sealer};
 use crate::commands::backup::archiver;
 use crate::commands::backup::copy::Target;
-use crate::commands::backup::progress::Progress;
+use crate::commands::progress::Progress;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::connection::{Connection, ConnectionOptions};

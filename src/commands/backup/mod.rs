@@ -6,10 +6,10 @@
 mod source;
 mod archiver;
 mod stream;
+mod local;
 mod copy;
 mod tar_frames;
 mod halt;
-mod progress;
 mod names;
 mod finish;
 mod report;
@@ -31,7 +31,7 @@ use crate::repository::{BackupId, Repository};
 use copy::Target;
 use source::Source;
 
-pub use progress::Progress;
+pub use crate::commands::progress::Progress;
 pub use report::Report;
 
 /// A store that is away for so long is away.

@@ -1,7 +1,7 @@
 //! What things are called, saved beside the backup: names that WAL has numbers for only.
 
 use crate::commands::backup::copy::Target;
-use crate::commands::backup::progress::Progress;
+use crate::commands::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::Names;
 use crate::postgres::connection::ConnectionOptions;

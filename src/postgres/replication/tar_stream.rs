@@ -6,8 +6,8 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::tar_header::{self, BLOCK_BYTES};
 
-const BLOCK_BYTES: usize = 512;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
 /// What went through, in the order of the stream.
@@ -94,7 +94,7 @@ impl TarMerger {
             // The archive holds what is in the directory, not the directory itself.
             Some(oid) => {
                 let path = format!("pg_tblspc/{oid}/");
-                self.emit_header(&mut plain_header(&path, 0o700, 0)?, &path, out)
+                self.emit_header(&mut tar_header::plain(&path, 0o700, 0)?, &path, out)
             }
             None => Ok(()),
         }
@@ -126,7 +126,7 @@ impl TarMerger {
     pub fn append_file(&mut self, path: &str, content: &[u8], out: &mut dyn TarSink) -> Result<()> {
         self.end_archive()?;
         self.tablespace = None;
-        let mut header = plain_header(path, 0o600, content.len() as u64)?;
+        let mut header = tar_header::plain(path, 0o600, content.len() as u64)?;
         let modified = self.entries.last().map_or(0, |entry| entry.modified);
         header.set_mtime(modified.unsigned_abs());
         header.set_cksum();
@@ -167,7 +167,7 @@ impl TarMerger {
         }
         let mut header = tar::Header::new_old();
         *header.as_mut_bytes() = self.header;
-        if !checksum_is_right(&header) {
+        if !tar_header::checksum_is_right(&header) {
             return Err(broken("a header does not match its checksum"));
         }
         let path = String::from_utf8(header.path_bytes().into_owned())
@@ -177,7 +177,7 @@ impl TarMerger {
             None => path.trim_start_matches("./").to_owned(),
         };
         if self.tablespace.is_some() {
-            set_path(&mut header, &path)?;
+            tar_header::set_path(&mut header, &path)?;
         }
         self.emit_header(&mut header, &path, out)
     }
@@ -254,39 +254,6 @@ fn checked(path: &str) -> Result<String> {
     Err(broken(&format!("{path:?} is not a path below the data directory")))
 }
 
-fn plain_header(path: &str, mode: u32, size: u64) -> Result<tar::Header> {
-    let mut header = tar::Header::new_ustar();
-    let is_directory = path.ends_with('/');
-    header.set_entry_type(if is_directory {
-        tar::EntryType::Directory
-    } else {
-        tar::EntryType::Regular
-    });
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    set_path(&mut header, path)?;
-    Ok(header)
-}
-
-/// A name too long for its field goes over into the prefix field of ustar. PostgreSQL's own names
-/// are shorter than 100 bytes, so with the tablespace before them they always fit.
-fn set_path(header: &mut tar::Header, path: &str) -> Result<()> {
-    header.set_path(path).map_err(|error| broken("a path is too long for tar").source(error))?;
-    header.set_cksum();
-    Ok(())
-}
-
-/// The sum of all bytes, those of the checksum itself counted as spaces.
-fn checksum_is_right(header: &tar::Header) -> bool {
-    let bytes = header.as_bytes();
-    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let expected = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
-    header.cksum().is_ok_and(|found| found == expected)
-}
-
 fn broken(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("the server's tar stream is broken: {what}")).hint(
         "Nothing was published. Try again; if it comes back, report it with the server's version.",
@@ -299,6 +266,7 @@ mod tests {
 
     use super::{Entry, EntryKind, TarMerger, TarSink};
     use crate::error::{ErrorKind, Result};
+    use crate::postgres::tar_header;
 
     #[derive(Default)]
     struct Merged {
@@ -328,7 +296,7 @@ mod tests {
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content) in files {
-            let mut header = super::plain_header(path, 0o600, content.len() as u64).unwrap();
+            let mut header = tar_header::plain(path, 0o600, content.len() as u64).unwrap();
             header.set_mtime(1_700_000_000);
             header.set_cksum();
             builder.append(&header, *content).unwrap();

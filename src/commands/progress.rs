@@ -1,7 +1,11 @@
-//! How far a backup is, for whoever shows it; written by the backup, read by another thread.
+//! How far something long is, for whoever shows it; written by the work, read by another thread.
+
+pub mod estimator;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use estimator::{Estimate, Estimator};
 
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -11,14 +15,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Bytes that came from the server.
+    /// Bytes that are done.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// The server's estimate of all that will come; 0 until it is known.
+    /// All there will be, as far as is known now and never less than `done`; 0 until it is known.
     pub fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        match self.total.load(Ordering::Relaxed) {
+            0 => 0,
+            total => total.max(self.done()),
+        }
     }
 
     /// What is being done, as a person would say it.
@@ -26,7 +33,7 @@ impl Progress {
         self.phase.lock().map(|phase| phase.clone()).unwrap_or_default()
     }
 
-    pub(super) fn enter(&self, phase: impl Into<String>) {
+    pub fn enter(&self, phase: impl Into<String>) {
         let phase = phase.into();
         tracing::info!("{phase}");
         if let Ok(mut current) = self.phase.lock() {
@@ -34,11 +41,12 @@ impl Progress {
         }
     }
 
-    pub(super) fn expect(&self, total: u64) {
+    /// From here on it is known how much there is to do.
+    pub fn expect(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    pub(super) fn add(&self, bytes: u64) {
+    pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 }
