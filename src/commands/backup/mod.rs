@@ -5,6 +5,7 @@
 
 mod source;
 mod archiver;
+mod basis;
 mod stream;
 mod local;
 mod copy;
@@ -28,10 +29,12 @@ use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
+use basis::Lineage;
 use copy::Target;
 use source::Source;
 
 pub use crate::commands::progress::Progress;
+pub use basis::Incremental;
 pub use report::Report;
 
 /// A store that is away for so long is away.
@@ -52,6 +55,7 @@ pub struct Request {
     /// `None`: no look at the archiver.
     pub archive_check: Option<Duration>,
     pub compression: Compression,
+    pub incremental: Incremental,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -84,7 +88,8 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         compression: request.compression,
         jobs: jobs(request),
     };
-    let copied = stream::copy(&mut connection, &source, &target, request, progress)?;
+    let basis = basis::find(&home, &source, request, &mut connection)?;
+    let copied = stream::copy(&mut connection, &source, &target, (request, basis), progress)?;
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
     let history = finish::ask_for_history(&mut connection, copied.start.timeline);
@@ -93,6 +98,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
+    let lineage = copied.lineage.clone();
     let manifest = report::manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
     let names = names::save(&target, options, progress);
@@ -100,7 +106,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     finish::provide_history(&target, manifest.timeline, history)?;
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, clock.elapsed()))
+    Ok(report::report(repository, &manifest, names, lineage, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.
@@ -126,4 +132,5 @@ pub struct Copied {
     files: Vec<FileEntry>,
     sums: Vec<u64>,
     packs: Vec<Pack>,
+    lineage: Lineage,
 }

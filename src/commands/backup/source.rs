@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::connection::Connection;
 use crate::postgres::replication::base_backup;
-use crate::postgres::{MajorVersion, SystemIdentifier};
+use crate::postgres::{MajorVersion, SystemIdentifier, TimelineId};
 
 #[derive(Debug)]
 pub struct Source {
@@ -11,12 +11,18 @@ pub struct Source {
     pub server_version_num: u32,
     /// In bytes.
     pub segment_size: u32,
+    /// When it was asked.
+    pub timeline: TimelineId,
     pub is_standby: bool,
     pub time_zone: Option<String>,
     pub log_time_zone: Option<String>,
 }
 
 impl Source {
+    pub fn major(&self) -> MajorVersion {
+        MajorVersion::from_server_version_num(self.server_version_num)
+    }
+
     pub fn identify(connection: &mut Connection) -> Result<Self> {
         let server_version_num = connection.server_version_num()?;
         let major = MajorVersion::from_server_version_num(server_version_num);
@@ -35,6 +41,7 @@ impl Source {
             system_identifier: identity.system_identifier,
             server_version_num,
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
+            timeline: identity.timeline,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),
             time_zone: base_backup::show(connection, "TimeZone").ok(),
             log_time_zone: base_backup::show(connection, "log_timezone").ok(),
