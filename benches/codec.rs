@@ -126,6 +126,7 @@ fn manifest() -> Manifest {
         mode: None,
         label: None,
         notes: Default::default(),
+        taken: None,
         damaged_pages: Vec::new(),
         chunk_bytes: None,
         timeline: TimelineId::new(1).expect("not 0"),

@@ -137,6 +137,7 @@ fn manifest() -> Manifest {
         mode: None,
         label: None,
         notes: Default::default(),
+        taken: None,
         damaged_pages: Vec::new(),
         chunk_bytes: None,
         wal_segment_size: SEGMENT_BYTES,

@@ -12,9 +12,10 @@ use crate::commands::App;
 use crate::commands::backup::{self, Incremental, Progress, Report, Request};
 use crate::config::{Checkpoint, Output};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::termination;
+use crate::host::{priority, termination};
 use crate::postgres::connection::ConnectionOptions;
-use crate::repository::{BackupId, NamesFacts};
+use crate::repository::manifest::Taken;
+use crate::repository::{BackupId, NamesFacts, taken};
 
 /// Takes a base backup.
 ///
@@ -46,7 +47,15 @@ pub struct Backup {
     /// Stands in backup_label and in the server's log.
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
-    /// The most the server may send in a second: 32KiB to 1GiB.
+    /// Kept with the backup and shown by `walden list`; repeat it for each. Keys are of a-z, 0-9,
+    /// `.`, `_` and `-`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    note: Vec<String>,
+    /// A lower priority for the processor, and by it for the disk: 1 to 19.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=19))]
+    nice: Option<u8>,
+    /// The most that is read in a second; in stream mode the server sees to that, and takes 32KiB
+    /// to 1GiB.
     #[arg(long, value_name = "SIZE")]
     max_rate: Option<ByteSize>,
     /// How many threads compress.
@@ -70,6 +79,9 @@ impl Backup {
             "walden: backup: told to stop; no backup was published",
         );
         let output = app.settings.output;
+        if let Some(nice) = self.nice.or(app.settings.backup.nice) {
+            priority::lower(nice);
+        }
         let request = self.request(app)?;
         let progress = Progress::default();
         let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
@@ -89,7 +101,8 @@ impl Backup {
         };
         Ok(Request {
             connection,
-            label: self.label,
+            label: self.label.map(taken::label).transpose()?,
+            notes: taken::notes(&self.note)?,
             checkpoint,
             max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.max_rate),
             jobs: self.jobs.or(settings.jobs),
@@ -138,7 +151,7 @@ fn table(report: &Report) -> String {
         ("server", format!("PostgreSQL {}.{}{standby}", server / 10_000, server % 10_000)),
         ("began", format!("{:.0}", report.began)),
         ("ended", format!("{:.0}", report.ended)),
-        ("took", format!("{seconds:.1} s")),
+        ("took", format!("{seconds:.1} s{}", rate(report))),
         ("size", format!("{size} in {} files, {stored} stored", report.files)),
         ("timeline", report.timeline.to_string()),
         ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
@@ -157,6 +170,11 @@ fn kind(report: &Report) -> String {
         (None, Some(because)) => format!("full, since {because}"),
         (None, None) => "full".to_owned(),
     }
+}
+
+fn rate(report: &Report) -> String {
+    let rate = |taken: &Taken| format!(", {}/s", ByteSize::b(taken.rate).display().iec());
+    report.taken.as_ref().map(rate).unwrap_or_default()
 }
 
 fn names(saved: Option<&NamesFacts>) -> String {

@@ -11,6 +11,7 @@ use crate::commands::list::{self, Cluster, Detail, Listed, Report, Type};
 use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::BackupId;
+use crate::repository::manifest::{Mode, Taken};
 
 /// A person waits.
 const RETRY_FOR: Duration = Duration::from_secs(30);
@@ -143,7 +144,13 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
     line("parent", backup.parent.as_ref().map(BackupId::to_string));
     line("chain", (backup.chain.len() > 1).then(|| backup.chain.join(", ")));
     line("label", backup.label.clone());
+    for (key, value) in &backup.notes {
+        line("note", Some(format!("{key}: {value}")));
+    }
     line("taken by", detail.map(|detail| format!("{}", detail.origin)));
+    let taken = detail.and_then(|detail| detail.taken.as_ref());
+    line("user", taken.map(users));
+    line("how", taken.map(|taken| how(backup.mode, taken)));
     line("server", server(backup));
     line("began", backup.began.map(time));
     line("ended", backup.ended.map(time));
@@ -173,6 +180,22 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
     text
 }
 
+fn users(taken: &Taken) -> String {
+    format!("{}, as {} in the database", taken.os_user, taken.database_user)
+}
+
+/// `stream, 2 jobs, level 1, 212.4 MiB/s, 41:38 min for the copy`
+fn how(mode: Option<Mode>, taken: &Taken) -> String {
+    let mode = match mode {
+        Some(Mode::Local) => "local",
+        _ => "stream",
+    };
+    let jobs = if taken.jobs == 1 { "1 job".to_owned() } else { format!("{} jobs", taken.jobs) };
+    let (rate, copy) = (size(taken.rate), duration(taken.copy_ms));
+    let level = taken.compression_level;
+    format!("{mode}, {jobs}, level {level}, {rate}/s, {copy} for the copy")
+}
+
 fn packs(detail: &Detail) -> String {
     match detail.wrong_packs.len() {
         0 => detail.packs.to_string(),
@@ -192,7 +215,14 @@ fn names(detail: &Detail) -> String {
 fn server(backup: &Listed) -> Option<String> {
     let version = version(backup.server_version_num?);
     let standby = if backup.from_standby? { ", a standby" } else { "" };
-    Some(format!("PostgreSQL {version}{standby}"))
+    let taken = backup.detail.as_ref().and_then(|detail| detail.taken.as_ref());
+    let version = taken.map_or(version, |taken| taken.server_version.clone());
+    let checksums = match taken.and_then(|taken| taken.data_checksums) {
+        Some(true) => ", with data checksums",
+        Some(false) => ", without data checksums",
+        None => "",
+    };
+    Some(format!("PostgreSQL {version}{standby}{checksums}"))
 }
 
 fn sizes(backup: &Listed) -> Option<String> {

@@ -4,6 +4,7 @@ pub mod estimator;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 pub use estimator::{Estimate, Estimator};
 
@@ -12,6 +13,8 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     phase: Mutex<String>,
+    /// When `total` became known.
+    began: Mutex<Option<Instant>>,
 }
 
 impl Progress {
@@ -44,6 +47,14 @@ impl Progress {
     /// From here on it is known how much there is to do.
     pub fn expect(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
+        if let Ok(mut began) = self.began.lock() {
+            began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How long ago `expect` was first called.
+    pub fn under_way_for(&self) -> Option<Duration> {
+        self.began.lock().ok()?.map(|began| began.elapsed())
     }
 
     pub fn add(&self, bytes: u64) {

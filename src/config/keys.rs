@@ -74,8 +74,8 @@ pub const CONFIG_VARIABLE: &str = "WALDEN_CONFIG";
 /// Variables of this beginning steer the tests and are passed over.
 pub const TEST_PREFIX: &str = "WALDEN_TEST_";
 
-/// PostgreSQL's own bounds of MAX_RATE, in bytes a second.
-const RATE: Kind = Kind::Size { min: 32 << 10, max: 1 << 30 };
+/// In bytes a second.
+const RATE: Kind = Kind::Size { min: 1 << 10, max: 1 << 40 };
 const JOBS: Kind = Kind::Number { min: 1, max: 256 };
 
 pub fn find(path: &str) -> Option<usize> {
@@ -307,7 +307,16 @@ pub const KEYS: &[Key] = &[
         kind: RATE,
         default: None,
         example: "64MiB",
-        meaning: "The most the server may send in a second, 32KiB to 1GiB. Unset: no limit.",
+        meaning: "The most that is read in a second. In stream mode the server sees to that, and \
+                  takes 32KiB to 1GiB. Unset: no limit.",
+    },
+    Key {
+        path: "backup.nice",
+        kind: Kind::Number { min: 1, max: 19 },
+        default: None,
+        example: "10",
+        meaning: "A lower priority for the processor, and by it for the disk, up to 19, the \
+                  lowest. Unset: the one it was started with.",
     },
     Key {
         path: "restore.jobs",
@@ -315,6 +324,13 @@ pub const KEYS: &[Key] = &[
         default: None,
         example: "8",
         meaning: "How many threads download and write. Unset: one per processor, at most 8.",
+    },
+    Key {
+        path: "restore.max_rate",
+        kind: RATE,
+        default: None,
+        example: "200MiB",
+        meaning: "The most that is fetched in a second. Unset: no limit.",
     },
 ];
 

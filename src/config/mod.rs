@@ -153,7 +153,7 @@ impl Settings {
             push: PushSettings::interpret(merged)?,
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
-            restore: RestoreSettings { jobs: sections::jobs(merged, "restore.jobs")? },
+            restore: RestoreSettings::interpret(merged)?,
             output,
             config_file,
             origins: merged.origins(),

@@ -53,6 +53,8 @@ pub struct BackupSettings {
     pub jobs: Option<NonZeroUsize>,
     /// In bytes a second; `None`: no limit.
     pub max_rate: Option<u64>,
+    /// `None`: the priority it was started with.
+    pub nice: Option<u8>,
 }
 
 /// The checkpoint a backup begins with.
@@ -66,6 +68,8 @@ pub enum Checkpoint {
 pub struct RestoreSettings {
     /// `None`: one per processor, at most 8.
     pub jobs: Option<NonZeroUsize>,
+    /// In bytes a second; `None`: no limit.
+    pub max_rate: Option<u64>,
 }
 
 impl RepositorySettings {
@@ -161,11 +165,21 @@ impl BackupSettings {
                 .unwrap_or(usize::MAX),
             jobs: jobs(merged, "backup.jobs")?,
             max_rate: merged.size("backup.max_rate")?,
+            nice: merged.number("backup.nice")?.and_then(|nice| u8::try_from(nice).ok()),
         })
     }
 }
 
-pub(super) fn jobs(merged: &Merged, path: &'static str) -> Result<Option<NonZeroUsize>> {
+impl RestoreSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(RestoreSettings {
+            jobs: jobs(merged, "restore.jobs")?,
+            max_rate: merged.size("restore.max_rate")?,
+        })
+    }
+}
+
+fn jobs(merged: &Merged, path: &'static str) -> Result<Option<NonZeroUsize>> {
     let jobs = merged.number(path)?;
     Ok(jobs.and_then(|jobs| usize::try_from(jobs).ok()).and_then(NonZeroUsize::new))
 }

@@ -8,6 +8,7 @@ pub mod data_directory;
 pub mod folders;
 pub mod lock;
 pub mod page_cache;
+pub mod priority;
 pub mod privileges;
 pub mod spill;
 pub mod state;

@@ -54,6 +54,14 @@ pub fn owner_of(path: &Path) -> Option<User> {
     passwd.lines().filter_map(parse).find(|user| user.uid == uid && uid != 0)
 }
 
+/// Who we are to this machine: the name, or the number where it has none.
+pub fn own_name() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let own = passwd.lines().filter_map(parse).find(|user| user.uid == uid);
+    own.map_or_else(|| format!("uid {uid}"), |user| user.name)
+}
+
 /// Makes a child run as `user`; `None` leaves it as we are.
 ///
 /// The standard library drops root's supplementary groups when it changes the user, so the child

@@ -1,10 +1,12 @@
 //! What is worth knowing of a backup without reading all of its manifest: it stands in the header.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::codec::{Header, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, TimelineId};
+use crate::repository::manifest::Mode;
 use crate::repository::parallel::ask_all;
 use crate::repository::{BackupId, Home, unopened};
 
@@ -23,8 +25,13 @@ pub struct BackupFacts {
     /// The backup this one is the difference to; `None`: it is a full one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<BackupId>,
+    /// How its files were read; `None` in manifests of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
     /// As `server_version_num`, for example 170011.
     pub server_version_num: u32,
     /// In bytes.

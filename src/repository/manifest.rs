@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::incremental_file::{self, IncrementalHeader};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use crate::repository::backup_facts::wal_needed;
+pub use crate::repository::taken::Taken;
 use crate::repository::{BackupFacts, BackupId};
 
 /// Raw bytes of the tar stream in each pack but the last: pack `n` holds the stream from `n *
@@ -51,6 +52,9 @@ pub struct Manifest {
     /// What its owner wanted noted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
+    /// `None` in manifests of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Taken>,
     /// Pages that do not match their checksum, on the source already; empty where none was found or
     /// nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -212,7 +216,9 @@ impl Manifest {
             walden: self.walden,
             id: self.id.clone(),
             parent: self.parent.clone(),
+            mode: self.mode,
             label: self.label.clone(),
+            notes: self.notes.clone(),
             server_version_num: self.server_version_num,
             wal_segment_size: self.wal_segment_size,
             timeline: self.timeline,
@@ -306,7 +312,8 @@ pub mod samples {
             parent: None,
             mode: None,
             label: Some("before the upgrade".to_owned()),
-            notes: Default::default(),
+            notes: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
+            taken: None,
             damaged_pages: Vec::new(),
             tablespaces: Vec::new(),
             pack_bytes: PACK_BYTES,

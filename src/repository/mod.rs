@@ -4,6 +4,7 @@ pub mod layout;
 pub mod cluster;
 pub mod wal;
 pub mod backup;
+pub mod taken;
 pub mod pack_reader;
 pub mod manifest;
 pub mod backup_facts;

@@ -12,9 +12,11 @@ mod copy;
 mod tar_frames;
 mod halt;
 mod names;
+mod facts;
 mod finish;
 mod report;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ use crate::repository::{BackupId, Repository};
 
 use basis::Lineage;
 use copy::Target;
+use facts::Took;
 use source::Source;
 
 pub use crate::commands::progress::Progress;
@@ -46,6 +49,8 @@ pub struct Request {
     pub connection: ConnectionOptions,
     /// `None`: "walden" and the backup's id.
     pub label: Option<String>,
+    /// What its owner wants noted, as `taken::notes` lets it pass.
+    pub notes: BTreeMap<String, String>,
     pub checkpoint: config::Checkpoint,
     /// In bytes a second.
     pub max_rate: Option<u64>,
@@ -90,6 +95,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     };
     let basis = basis::find(&home, &source, request, &mut connection)?;
     let copied = stream::copy(&mut connection, &source, &target, (request, basis), progress)?;
+    let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
     let history = finish::ask_for_history(&mut connection, copied.start.timeline);
@@ -99,11 +105,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
     let lineage = copied.lineage.clone();
-    let manifest = report::manifest(&source, &target, copied, (began, ended), label);
+    let mut manifest = report::manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
     let names = names::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
+    let took = Took { copy, whole: clock.elapsed() };
+    facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report::report(repository, &manifest, names, lineage, clock.elapsed()))

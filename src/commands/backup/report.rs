@@ -1,5 +1,6 @@
 //! What a backup came to: its manifest, and what is said of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commands::backup::Copied;
@@ -7,7 +8,7 @@ use crate::commands::backup::basis::Lineage;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace};
+use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace, Taken};
 use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
@@ -45,6 +46,10 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    pub mode: Option<Mode>,
+    pub label: Option<String>,
+    pub notes: BTreeMap<String, String>,
+    pub taken: Option<Taken>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -76,6 +81,7 @@ pub fn manifest(
         log_time_zone: source.log_time_zone.clone(),
         label: Some(label),
         notes: Default::default(),
+        taken: None,
         damaged_pages: Vec::new(),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
@@ -116,6 +122,10 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        mode: manifest.mode,
+        label: manifest.label.clone(),
+        notes: manifest.notes.clone(),
+        taken: manifest.taken.clone(),
         names,
     }
 }

@@ -9,6 +9,10 @@ use crate::postgres::{MajorVersion, SystemIdentifier, TimelineId};
 pub struct Source {
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
+    /// As the server says it.
+    pub server_version: String,
+    /// `None`: the server did not say.
+    pub data_checksums: Option<bool>,
     /// In bytes.
     pub segment_size: u32,
     /// When it was asked.
@@ -36,10 +40,14 @@ impl Source {
         if !major.is_supported() {
             tracing::warn!("PostgreSQL {major} is newer than this walden was tested with");
         }
+        let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
+        let checksums = base_backup::show(connection, "data_checksums").ok();
         let identity = base_backup::identify_system(connection)?;
         Ok(Source {
             system_identifier: identity.system_identifier,
             server_version_num,
+            server_version,
+            data_checksums: checksums.map(|checksums| checksums == "on"),
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
             timeline: identity.timeline,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),

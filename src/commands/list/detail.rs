@@ -3,7 +3,7 @@
 use crate::codec::Origin;
 use crate::commands::list::Listed;
 use crate::error::{ErrorKind, Result};
-use crate::repository::manifest::Tablespace;
+use crate::repository::manifest::{Tablespace, Taken};
 use crate::repository::{BackupFacts, Home, Manifest, NamesFacts, layout};
 
 /// More of the same is in `wrong_packs`.
@@ -13,6 +13,8 @@ const REASONS_MAX: usize = 3;
 pub struct Detail {
     /// Who took it, and when, by that machine's clock.
     pub origin: Origin,
+    /// By what, by whom and how; `None` in backups of before.
+    pub taken: Option<Taken>,
     /// In bytes.
     pub wal_segment_size: u32,
     pub tablespaces: Vec<Tablespace>,
@@ -48,6 +50,7 @@ pub fn add(listed: &mut Listed, facts: &BackupFacts, home: &Home) -> Result<()> 
         names => names?,
     };
     listed.detail = Some(Detail {
+        taken: manifest.taken,
         wal_segment_size: manifest.wal_segment_size,
         tablespaces: manifest.tablespaces,
         packs: manifest.packs.len(),

@@ -5,7 +5,7 @@
 
 mod detail;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -14,6 +14,7 @@ use crate::catalog::{BackupSummary, Chain, TimelineTree};
 use crate::commands::survey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::manifest::Mode;
 use crate::repository::{BackupFacts, BackupId, Home, Repository};
 
 pub use detail::Detail;
@@ -46,9 +47,12 @@ pub struct Listed {
     pub kind: Option<Type>,
     /// The backup this one is the difference to.
     pub parent: Option<BackupId>,
+    /// How its files were read.
+    pub mode: Option<Mode>,
     /// All that it rests on and itself, the full one first; empty where that is broken.
     pub chain: Vec<String>,
     pub label: Option<String>,
+    pub notes: BTreeMap<String, String>,
     pub began: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     /// From one to the other.
@@ -254,8 +258,10 @@ fn listed(facts: &BackupFacts, wal: &Wal, relatives: &Relatives) -> Listed {
         id: facts.id.clone(),
         kind: Some(if facts.parent.is_some() { Type::Incremental } else { Type::Full }),
         parent: facts.parent.clone(),
+        mode: facts.mode,
         chain: chain.unwrap_or_default(),
         label: facts.label.clone(),
+        notes: facts.notes.clone(),
         began: Some(facts.began),
         ended: Some(facts.ended),
         duration_ms: Some(u64::try_from(duration).unwrap_or(0)),
@@ -284,8 +290,10 @@ fn damaged(id: BackupId, error: &Error) -> Listed {
         id,
         kind: None,
         parent: None,
+        mode: None,
         chain: Vec::new(),
         label: None,
+        notes: BTreeMap::new(),
         began: None,
         ended: None,
         duration_ms: None,

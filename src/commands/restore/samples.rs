@@ -147,6 +147,7 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         mode: None,
         label: None,
         notes: Default::default(),
+        taken: None,
         damaged_pages: Vec::new(),
         chunk_bytes: None,
         tablespaces: tablespaces

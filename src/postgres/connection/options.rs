@@ -113,6 +113,10 @@ impl ConnectionOptions {
         ConnectionOptions::resolve(Some(conninfo), &|name| std::env::var(name).ok())
     }
 
+    pub fn user_name(&self) -> &str {
+        &self.user
+    }
+
     /// One server on this machine, whatever the environment says.
     pub fn local(socket_directory: &Path, port: u16, user: &str) -> Self {
         let host = Host::Socket(socket_directory.to_owned());
