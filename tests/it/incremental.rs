@@ -10,7 +10,7 @@ use walden::postgres::MajorVersion;
 use walden::postgres::page::{self, PAGE_BYTES};
 
 use crate::harness::site::files_below;
-use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Scratch, Walden};
+use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Scratch, Walden, every_major};
 
 /// A cluster that archives, and what its backups were.
 struct Archiving {
@@ -18,6 +18,7 @@ struct Archiving {
     repository: Scratch,
     /// The chain so far, the full one first.
     chain: Vec<String>,
+    mode: &'static str,
 }
 
 fn stream_of(major: u16) -> ClusterBuilder {
@@ -25,16 +26,16 @@ fn stream_of(major: u16) -> ClusterBuilder {
 }
 
 impl Archiving {
-    fn start(builder: ClusterBuilder) -> Archiving {
+    fn start(mode: &'static str, builder: ClusterBuilder) -> Archiving {
         let repository = Scratch::new();
         let url = format!("file://{}", repository.path().display());
         let cluster = builder.archive_to(url, "main").start();
         cluster.archive_everything();
-        Archiving { cluster, repository, chain: Vec::new() }
+        Archiving { cluster, repository, chain: Vec::new(), mode }
     }
 
     fn backup(&self, words: &[&str]) -> Walden {
-        self.cluster.walden().args(["backup", "--json"]).args(words)
+        self.cluster.walden().args(["backup", "--json", "--mode", self.mode]).args(words)
     }
 
     fn take(&self, words: &[&str]) -> Value {
@@ -51,7 +52,7 @@ impl Archiving {
         report
     }
 
-    /// To the last of the chain.
+    /// To the last of the chain, or to another.
     #[track_caller]
     fn take_incremental(&mut self, words: &[&str]) -> Value {
         let report = self.take(&[&["--incremental"][..], words].concat());
@@ -235,7 +236,7 @@ fn assert_small(full: &Value, incremental: &Value) {
 #[test]
 fn a_chain_by_the_server_itself_is_the_cluster() {
     for major in [17, 18] {
-        let mut archiving = Archiving::start(stream_of(major));
+        let mut archiving = Archiving::start("stream", stream_of(major));
         make_tables(&archiving.cluster);
         let full = archiving.take_full(&[]);
         // One per cent of the pages, and no more.
@@ -252,15 +253,35 @@ fn a_chain_by_the_server_itself_is_the_cluster() {
 }
 
 #[test]
+fn a_chain_of_changed_blocks_is_the_cluster_on_every_version() {
+    for major in every_major() {
+        let builder = Cluster::builder(major).data_checksums().tablespace("space");
+        let mut archiving = Archiving::start("local", builder);
+        make_tables(&archiving.cluster);
+        let full = archiving.take_full(&[]);
+        archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
+        let small = archiving.take_incremental(&[]);
+        assert_eq!(small["mode"], "local");
+        assert_small(&full, &small);
+        for day in 1..=3 {
+            live(&archiving.cluster, day);
+            archiving.take_incremental(&[]);
+        }
+        archiving.cluster.sql("UPDATE still SET n = n + 1");
+        archiving.assert_restores(&TABLES);
+    }
+}
+
+#[test]
 fn where_no_incremental_can_be_taken_a_full_one_is_and_the_reason_is_said() {
-    let old = Archiving::start(Cluster::builder(MajorVersion(16)));
+    let old = Archiving::start("stream", Cluster::builder(MajorVersion(16)));
     let because = |report: &Value| report["full_because"].as_str().unwrap().to_owned();
     let first = old.take(&["--incremental"]);
     assert_eq!(because(&first), "there is no backup yet to build on");
     let output = old.backup(&["--incremental"]).run().succeeds();
     output.stderr_has("taking a full backup: PostgreSQL 16 cannot send an incremental one");
 
-    let mut young = Archiving::start(Cluster::builder(ANY_MAJOR));
+    let mut young = Archiving::start("stream", Cluster::builder(ANY_MAJOR));
     let first = young.take(&[]);
     assert_eq!(first["full_because"], Value::Null);
     assert!(because(&young.take(&["--incremental"])).contains("summarize_wal is off"));

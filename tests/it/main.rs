@@ -56,6 +56,8 @@ mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;
+/// And by reading the files beside the server.
+mod backup_local;
 
 /// What things are called, saved with a backup.
 mod names;

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::catalog::chain::{Coming, chain_to_extend};
 use crate::catalog::{BackupSummary, TimelinePath, TimelineTree};
+use crate::commands::backup::Request;
+use crate::commands::backup::session::Session;
 use crate::commands::backup::source::Source;
-use crate::commands::backup::{Request, finish};
 use crate::commands::survey;
 use crate::error::{Context, ErrorKind, Result};
 use crate::host::clock;
-use crate::postgres::connection::Connection;
 use crate::postgres::history_file::HistoryFile;
 use crate::repository::{BackupFacts, BackupId, Home, Manifest};
 
@@ -58,6 +58,15 @@ impl Basis {
         Basis::Full { because: Some(because) }
     }
 
+    /// The server's `backup_label` with the lines that 17 and later add for an incremental one, so
+    /// that pg_combinebackup knows to which backup it belongs (`build_backup_content`,
+    /// xlogbackup.c).
+    pub fn label(&self, label_file: &str) -> String {
+        let Basis::Parent(parent) = self else { return label_file.to_owned() };
+        let Manifest { start_lsn, timeline, .. } = &parent.manifest;
+        format!("{label_file}INCREMENTAL FROM LSN: {start_lsn}\nINCREMENTAL FROM TLI: {timeline}\n")
+    }
+
     pub fn lineage(&self) -> Lineage {
         match self {
             Basis::Full { because } => {
@@ -77,13 +86,13 @@ pub fn find(
     home: &Home,
     source: &Source,
     request: &Request,
-    connection: &mut Connection,
+    session: &mut Session,
 ) -> Result<Basis> {
     let wanted = &request.incremental;
     if !wanted.is_wanted {
         return Ok(Basis::Full { because: None });
     }
-    let found = look_for(home, source, wanted, connection).context(|| "look for a parent")?;
+    let found = look_for(home, source, wanted, session).context(|| "look for a parent")?;
     Ok(match found {
         Ok(parent) => {
             let id = &parent.manifest.id;
@@ -100,13 +109,13 @@ fn look_for(
     home: &Home,
     source: &Source,
     wanted: &Incremental,
-    connection: &mut Connection,
+    session: &mut Session,
 ) -> Result<Found> {
     let mut facts = readable(home)?;
     if facts.is_empty() {
         return Ok(Err("there is no backup yet to build on".to_owned()));
     }
-    let path = match path_of(source, connection) {
+    let path = match path_of(source, session) {
         Ok(path) => path,
         Err(error) => return Ok(Err(format!("the server gives no history: {error}"))),
     };
@@ -174,9 +183,9 @@ fn coming(source: &Source, wanted: &Incremental, path: TimelinePath) -> Coming {
 }
 
 /// The way to the server's own timeline, as it tells it: what is archived may be behind.
-fn path_of(source: &Source, connection: &mut Connection) -> Result<TimelinePath> {
+fn path_of(source: &Source, session: &mut Session) -> Result<TimelinePath> {
     let timeline = source.timeline;
-    let history = finish::ask_for_history(connection, timeline);
+    let history = session.history(timeline);
     let history = history.map(|text| HistoryFile::parse(timeline, &text)).transpose()?;
     TimelineTree::new(history).path(timeline)
 }

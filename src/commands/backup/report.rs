@@ -59,15 +59,15 @@ pub fn manifest(
     target: &Target<'_>,
     copied: Copied,
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
-    label: String,
+    (mode, label): (Mode, String),
 ) -> Manifest {
-    let Copied { start, end, files, packs, lineage, .. } = copied;
+    let Copied { start, end, files, packs, lineage, damage, .. } = copied;
     let tablespaces = start.tablespaces.into_iter();
     Manifest {
         walden: 1,
         id: target.id.clone(),
         parent: lineage.parent,
-        mode: Some(Mode::Stream),
+        mode: Some(mode),
         origin: target.origin.clone(),
         server_version_num: source.server_version_num,
         wal_segment_size: source.segment_size,
@@ -82,7 +82,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
-        damaged_pages: Vec::new(),
+        damaged_pages: damage.pages,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,

@@ -8,9 +8,10 @@ use crate::commands::backup::archiver::Watch;
 use crate::commands::backup::basis::Basis;
 use crate::commands::backup::copy::{self, Target};
 use crate::commands::backup::halt::Halt;
+use crate::commands::backup::local::Damage;
 use crate::commands::backup::source::Source;
 use crate::commands::backup::tar_frames::TarFrames;
-use crate::commands::backup::{Copied, Request, label};
+use crate::commands::backup::{Copied, Request, Wanted, label};
 use crate::commands::progress::Progress;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +35,7 @@ pub fn copy(
     connection: &mut Connection,
     source: &Source,
     target: &Target<'_>,
-    (request, basis): (&Request, Basis),
+    Wanted { request, basis }: Wanted<'_>,
     progress: &Progress,
 ) -> Result<Copied> {
     let mut wanted = BaseBackupRequest {
@@ -68,13 +69,7 @@ pub fn copy(
 
     // Closing the connection ends the server's part, and wakes who waits for its data.
     let halt = Halt::new(|| canceller.cancel());
-    let watch = request.archive_check.filter(|_| !source.is_standby).map(|patience| Watch {
-        home: target.home,
-        start: &start,
-        segment_size: source.segment_size,
-        patience,
-        options: &request.connection,
-    });
+    let watch = Watch::of(source, target, request, &start);
     let copied = thread::scope(|scope| {
         if let Some(watch) = &watch {
             scope.spawn(|| watch.run(&halt));
@@ -94,7 +89,15 @@ pub fn copy(
         file_entry(entry, part)
     };
     let files = entries.into_iter().map(part_of).collect();
-    Ok(Copied { start, end, files, sums, packs, lineage: basis.lineage() })
+    Ok(Copied {
+        start,
+        end,
+        files,
+        sums,
+        packs,
+        lineage: basis.lineage(),
+        damage: Damage::default(),
+    })
 }
 
 /// Hands the parent's manifest over to the server, where it can make use of it; what the backup

@@ -278,7 +278,7 @@ mod tests {
             is_incremental: false,
         };
         let difference = BaseBackupRequest { is_incremental: true, ..request.clone() };
-        assert!(super::command(&difference).ends_with(", MAX_RATE 64, INCREMENTAL)"));
+        assert!(command(&difference).ends_with(", MAX_RATE 64, INCREMENTAL)"));
         let command = command(&request);
         assert!(command.contains("LABEL 'it''s', "), "{command}");
         assert!(command.contains("CHECKPOINT 'spread'"), "{command}");
