@@ -127,6 +127,7 @@ fn manifest() -> Manifest {
         label: None,
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: Vec::new(),
         chunk_bytes: None,
         timeline: TimelineId::new(1).expect("not 0"),

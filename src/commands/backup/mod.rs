@@ -11,6 +11,7 @@ mod copy;
 mod tar_frames;
 mod halt;
 mod names;
+mod configuration;
 mod facts;
 mod finish;
 mod report;
@@ -105,6 +106,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut manifest = report::manifest(&source, &target, copied, (began, ended), label);
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    manifest.configuration = configuration::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };

@@ -40,6 +40,8 @@ pub struct Report {
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
+    /// Configuration files outside of the data directory that were saved along.
+    pub configuration: Vec<String>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -72,6 +74,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: Vec::new(),
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
@@ -111,6 +114,7 @@ pub fn report(
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
+        configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
         names,
     }
 }

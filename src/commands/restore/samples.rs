@@ -148,6 +148,7 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         label: None,
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: Vec::new(),
         chunk_bytes: None,
         tablespaces: tablespaces
