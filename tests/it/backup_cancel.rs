@@ -11,7 +11,7 @@ use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walde
 
 /// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
 const SOON: Duration = Duration::from_secs(10);
-const MODES: [&str; 1] = ["stream"];
+const MODES: [&str; 2] = ["stream", "local"];
 const LINE: &str = "walden: backup: told to stop; no backup was published\n";
 
 struct Stage {
@@ -29,8 +29,7 @@ impl Stage {
     }
 
     fn backup(&self, mode: &str) -> Walden {
-        let _ = mode;
-        self.cluster.walden().arg("backup")
+        self.cluster.walden().args(["backup", "--mode", mode])
     }
 
     fn files(&self, name: &str) -> usize {
