@@ -6,9 +6,11 @@ pub mod target;
 pub mod timeline_tree;
 pub mod wal_run;
 pub mod window;
+pub mod chain;
 pub mod recovery_plan;
 pub mod events;
 
+pub use chain::Chain;
 pub use inventory::{Inventory, WalPart};
 pub use recovery_plan::{BackupSummary, Decision, Wanted};
 pub use target::{Target, TargetAction, TargetTimeline, Zones};

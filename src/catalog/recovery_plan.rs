@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::catalog::{Inventory, Target, TargetTimeline, TimelineTree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::wal::digest::Ending;
-use crate::postgres::{Lsn, SegmentName, TimelineId};
+use crate::postgres::{Lsn, MajorVersion, SegmentName, TimelineId};
 
 pub use decision::{Decision, GivenUp, Place, RecordKind, Side, Stop};
 pub use path_wal::{Gap, WalRange};
@@ -34,6 +34,11 @@ pub struct BackupSummary {
     pub ended: Timestamp,
     /// In bytes.
     pub wal_segment_size: u32,
+    pub major: MajorVersion,
+    /// The backup this one is the difference to; `None`: it is a full one.
+    pub parent: Option<String>,
+    /// Bytes of its own packs.
+    pub stored: u64,
 }
 
 /// What was asked for.

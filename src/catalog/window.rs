@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::catalog::chain::Broken;
 use crate::catalog::wal_run::{Cause, Gap, Runs, WalRun};
-use crate::catalog::{BackupSummary, Inventory, TimelinePath, TimelineTree};
+use crate::catalog::{BackupSummary, Chain, Inventory, TimelinePath, TimelineTree};
 use crate::postgres::{Lsn, SegmentName, TimelineId};
 
 /// What recovery to one timeline can reach.
@@ -23,10 +24,18 @@ pub struct TimelineWindow {
     pub gaps: Vec<Gap>,
     /// Gaps that end before this harm nobody: no backup needs what is missing.
     pub needed_from: Option<Lsn>,
-    /// Backups of this timeline that cannot be used, each with the first segment it lacks.
-    pub unusable: Vec<(String, SegmentName)>,
+    /// Backups of this timeline that cannot be used.
+    pub unusable: Vec<(String, Lack)>,
     /// It cannot be recovered, whatever its WAL: its history file is not there.
     pub lacks_history: bool,
+}
+
+/// Why a backup cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// The first segment it needs and has not.
+    Segment(SegmentName),
+    Chain(Broken),
 }
 
 /// One stretch of time of which every moment can be reached.
@@ -96,8 +105,17 @@ fn window(
         return window;
     };
     let Runs { runs, gaps } = Runs::on(&path, inventory);
-    let on_path: Vec<&BackupSummary> =
+    let mut on_path: Vec<&BackupSummary> =
         backups.iter().filter(|backup| path.contains(backup.timeline, backup.end_lsn)).collect();
+    on_path.retain(|backup| match Chain::of(backup, backups, tree) {
+        Ok(_) => true,
+        Err(broken) => {
+            if backup.timeline == timeline {
+                window.unusable.push((backup.id.clone(), Lack::Chain(broken)));
+            }
+            false
+        }
+    });
     // What ends on the way is the parent's to tell of.
     let reaching = runs.iter().filter(|run| run.last.timeline == timeline);
     window.windows = reaching.filter_map(|run| Window::of(run, &on_path)).collect();
@@ -106,7 +124,7 @@ fn window(
     let runs = Runs { runs, gaps: Vec::new() };
     for backup in on_path.iter().filter(|backup| backup.timeline == timeline) {
         if let Some(gap) = lack_of(backup, &runs, &path, inventory) {
-            window.unusable.push((backup.id.clone(), gap.first));
+            window.unusable.push((backup.id.clone(), Lack::Segment(gap.first)));
             window.take_in(gap);
         }
     }

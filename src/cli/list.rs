@@ -81,9 +81,10 @@ fn tables(report: &Report) -> String {
     text
 }
 
-const HEADS: [(&str, Align); 14] = [
+const HEADS: [(&str, Align); 15] = [
     ("ID", Align::Left),
     ("TYPE", Align::Left),
+    ("CHAIN", Align::Right),
     ("BEGAN", Align::Left),
     ("ENDED", Align::Left),
     ("TOOK", Align::Right),
@@ -103,6 +104,7 @@ fn row(backup: &Listed) -> Vec<String> {
     vec![
         backup.id.to_string(),
         or_unknown(backup.kind.map(kind)),
+        or_unknown((!backup.chain.is_empty()).then(|| backup.chain.len().to_string())),
         or_unknown(backup.began.map(time)),
         or_unknown(backup.ended.map(time)),
         or_unknown(backup.duration_ms.map(duration)),
@@ -140,6 +142,7 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
     line("place", detail.map(|detail| detail.url.clone()));
     line("type", backup.kind.map(kind));
     line("parent", backup.parent.as_ref().map(BackupId::to_string));
+    line("chain", (backup.chain.len() > 1).then(|| backup.chain.join(", ")));
     line("label", backup.label.clone());
     for (key, value) in &backup.notes {
         line("note", Some(format!("{key}: {value}")));

@@ -9,12 +9,14 @@ pub mod frame;
 pub mod seal;
 pub mod open;
 pub mod pack;
+pub mod unpack;
 
 pub use frame::{FRAME_BYTES, FrameSealer, PACK_FRAME_BYTES, SealedFrame};
 pub use header::{Content, Header, Kind, Origin};
 pub use open::{open, same_content};
 pub use pack::PackBuilder;
 pub use seal::Sealer;
+pub use unpack::{Frame, FrameOpener, SeekTable};
 
 /// How objects are compressed. zstd level 1 by default: on real WAL it is as small as level 3 at
 /// twice the speed.

@@ -8,8 +8,8 @@
 use crate::codec::SealedFrame;
 use crate::codec::header::{Content, Header};
 
-const SEEK_TABLE_MAGIC: u32 = 0x184D_2A5E;
-const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
+pub(super) const SEEK_TABLE_MAGIC: u32 = 0x184D_2A5E;
+pub(super) const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
 
 /// Collects frames in the order of the stream.
 #[derive(Default)]

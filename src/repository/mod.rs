@@ -6,6 +6,7 @@ pub mod wal;
 pub mod backup;
 pub mod taken;
 pub mod configuration;
+pub mod pack_reader;
 pub mod manifest;
 pub mod backup_facts;
 pub mod names;
@@ -26,6 +27,7 @@ pub use cluster::{Claim, ClusterName};
 pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
 pub use names::NamesFacts;
+pub use pack_reader::{PackReader, PackSink};
 pub use sums::{ChunkHasher, Sums};
 pub use wal::Stored;
 

@@ -69,12 +69,15 @@ impl Stage {
 impl Stage {
     #[track_caller]
     fn wait_until_it_copies(&self, mode: &str) {
-        match mode {
-            "stream" => self.cluster.wait_until(
-                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)",
-            ),
-            _ => assert!(within(Duration::from_secs(60), || self.files("data-") > 0)),
-        }
+        self.cluster.wait_until(match mode {
+            "stream" => {
+                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)"
+            }
+            _ => {
+                "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
+                 AND state = 'idle' AND (query = 'SELECT 1' OR query ILIKE '%pg_control%'))"
+            }
+        });
     }
 }
 

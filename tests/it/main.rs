@@ -85,6 +85,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// Backups of servers that write flat out and change all their files meanwhile.
+mod torture;
+
 /// `find`: what happened, told from what only looks like it.
 mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.

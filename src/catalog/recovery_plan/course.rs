@@ -7,7 +7,7 @@ use crate::catalog::recovery_plan::path_wal::{PathWal, Run};
 use crate::catalog::recovery_plan::point::Goal;
 use crate::catalog::recovery_plan::{Known, Wanted, refusals};
 use crate::catalog::wal_run::Cause;
-use crate::catalog::{BackupSummary, Target, TimelinePath};
+use crate::catalog::{BackupSummary, Chain, Target, TimelinePath};
 use crate::error::{Error, Result};
 use crate::postgres::Lsn;
 use crate::postgres::wal::digest::{Ending, TransactionEnd};
@@ -54,11 +54,24 @@ impl<'a> Course<'a> {
         on_path.sort_by_key(|backup| Reverse((backup.end_lsn, backup.ended)));
         let goal = self.goal(&on_path)?;
         let mut refusal = None;
+        let mut passed_over = Vec::new();
         for backup in &on_path {
-            match self.attempt(backup, &goal)? {
-                Attempt::Reached(reached) => return self.finish(backup, reached),
-                Attempt::TooNew => {}
-                Attempt::Refused(error) => {
+            let chain = Chain::of(backup, self.known.backups, self.known.tree);
+            let attempt = match (self.attempt(backup, &goal)?, &chain) {
+                (Attempt::Reached(_), Err(broken)) => {
+                    passed_over.push(refusals::passed_over(backup, broken));
+                    Attempt::Refused(refusals::broken_chain(backup, broken))
+                }
+                (attempt, _) => attempt,
+            };
+            match (attempt, chain) {
+                (Attempt::Reached(reached), Ok(chain)) => {
+                    let mut decision = self.finish(&chain, reached)?;
+                    decision.notes.extend(passed_over);
+                    return Ok(decision);
+                }
+                (Attempt::Reached(_), Err(_)) | (Attempt::TooNew, _) => {}
+                (Attempt::Refused(error), _) => {
                     refusal.get_or_insert(error);
                     // What is wrong with the newest must be heard: an older one is another answer.
                     if matches!(goal, Goal::Immediate | Goal::Latest) {
@@ -159,7 +172,7 @@ impl<'a> Course<'a> {
         refusals::broken(self.wal.describe(run), last)
     }
 
-    fn finish(&self, backup: &BackupSummary, reached: Reached) -> Result<Decision> {
+    fn finish(&self, chain: &Chain<'_>, reached: Reached) -> Result<Decision> {
         let Reached { run, stop, at, note } = reached;
         let is_told = stop.place.is_some() || stop.target == Target::Latest;
         let last_commit = match is_told {
@@ -173,7 +186,8 @@ impl<'a> Course<'a> {
         };
         let replayed = &self.wal.stretches[run.first..=at.max(run.first)];
         Ok(Decision {
-            backup: backup.clone(),
+            backup: chain.last().clone(),
+            chain: chain.links().iter().map(|link| (*link).clone()).collect(),
             path: self.path.clone(),
             run: self.wal.describe(&run),
             stop,

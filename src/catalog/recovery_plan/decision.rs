@@ -10,6 +10,8 @@ use crate::postgres::{Lsn, SegmentName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub backup: BackupSummary,
+    /// All that it rests on, the full one first, and itself last.
+    pub chain: Vec<BackupSummary>,
     pub path: TimelinePath,
     pub run: WalRange,
     pub stop: Stop,

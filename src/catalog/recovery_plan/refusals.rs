@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::catalog::chain::Broken;
 use crate::catalog::recovery_plan::Wanted;
 use crate::catalog::recovery_plan::path_wal::{Stretch, WalRange};
 use crate::catalog::wal_run::Cause;
@@ -57,6 +58,18 @@ pub fn missing_segment(backup: &BackupSummary, segment: SegmentName, cause: Caus
         Cause::Damaged => refused(format!("{segment} is damaged in the repository, {needs}"))
             .hint("Put the object back from a copy, or choose another backup with --backup."),
     }
+}
+
+/// As a sentence for the plan.
+pub fn passed_over(backup: &BackupSummary, broken: &Broken) -> String {
+    format!("backup {}, which is newer, is passed over: {broken}.", backup.id)
+}
+
+pub fn broken_chain(backup: &BackupSummary, broken: &Broken) -> Error {
+    refused(format!("backup {} cannot be used: {broken}", backup.id)).hint(
+        "Put the missing backup back from a copy, or choose one with a whole chain: walden list \
+         shows them, --backup names it.",
+    )
 }
 
 /// The target lies behind a gap.

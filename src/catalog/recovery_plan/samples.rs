@@ -13,7 +13,7 @@ use crate::catalog::timeline_tree::samples::{timeline, tree};
 use crate::catalog::{Target, TargetTimeline, TimelineTree};
 use crate::error::Result;
 use crate::postgres::wal::digest::{Ending, RestorePoint, TransactionEnd};
-use crate::postgres::{Lsn, SegmentName};
+use crate::postgres::{Lsn, MajorVersion, SegmentName};
 
 pub const MIB: u64 = 1 << 20;
 /// Every record is so long.
@@ -57,6 +57,21 @@ pub fn wanted(target: Target) -> Wanted {
     Wanted { target, exclusive: false, timeline: TargetTimeline::Latest, backup: None }
 }
 
+/// A full one of version 17.
+pub fn backup(id: &str, on: u32, (start_lsn, end_lsn): (Lsn, Lsn)) -> BackupSummary {
+    BackupSummary {
+        id: id.to_owned(),
+        timeline: timeline(on),
+        start_lsn,
+        end_lsn,
+        ended: at("10:00"),
+        wal_segment_size: MIB as u32,
+        major: MajorVersion(17),
+        parent: None,
+        stored: 3000,
+    }
+}
+
 impl World {
     /// `history` as in the file, with LSNs in tenths: `1 25`.
     pub fn fork(mut self, id: u32, history: &str) -> World {
@@ -69,14 +84,14 @@ impl World {
     }
 
     pub fn backup(mut self, id: &str, on: u32, tenths: (u64, u64), ended: &str) -> World {
-        self.backups.push(BackupSummary {
-            id: id.to_owned(),
-            timeline: timeline(on),
-            start_lsn: lsn(tenths.0),
-            end_lsn: lsn(tenths.1),
-            ended: at(ended),
-            wal_segment_size: MIB as u32,
-        });
+        let lsns = (lsn(tenths.0), lsn(tenths.1));
+        self.backups.push(BackupSummary { ended: at(ended), ..backup(id, on, lsns) });
+        self
+    }
+
+    /// The one added last rests on another.
+    pub fn incremental_to(mut self, parent: &str) -> World {
+        self.backups.last_mut().unwrap().parent = Some(parent.to_owned());
         self
     }
 

@@ -458,3 +458,27 @@ fn what_does_not_exist_is_refused_with_what_does() {
     let error = plain().decide(&exclusive(Target::Latest)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
 }
+
+#[test]
+fn an_incremental_backup_is_used_with_its_chain_and_passed_over_without_it() {
+    let with = |parent: &str| plain().backup("C", 1, (51, 53), "05:00").incremental_to(parent);
+    let decided = with("B").decide(&wanted(time("05:30"))).unwrap();
+    let chain: Vec<&str> = decided.chain.iter().map(|link| link.id.as_str()).collect();
+    assert_eq!(chain, ["B", "C"]);
+    let decided = with("gone").decide(&wanted(time("05:30"))).unwrap();
+    assert_eq!(decided.backup.id, "B");
+    assert_eq!(
+        decided.notes,
+        ["backup C, which is newer, is passed over: backup gone, the parent of C, is missing or \
+          cannot be read."]
+    );
+    // Of a target that the newer one could not reach anyway nothing is said.
+    assert!(with("gone").decide(&wanted(time("03:30"))).unwrap().notes.is_empty());
+    expect(
+        &with("gone"),
+        &[
+            (wanted(Target::Latest), "backup C cannot be used: backup gone, the parent of C"),
+            (from("C", time("05:30")), "backup C cannot be used: backup gone, the parent of C"),
+        ],
+    );
+}

@@ -4,9 +4,9 @@ use crate::catalog::inventory::samples::{SIZE, at, inventory, name, plain, with_
 use crate::catalog::inventory::{Inventory, Segment};
 use crate::catalog::timeline_tree::samples::{timeline, tree};
 use crate::catalog::wal_run::Cause;
-use crate::catalog::window::{TimelineWindow, windows};
+use crate::catalog::window::{Lack, TimelineWindow, windows};
 use crate::catalog::{BackupSummary, TimelineTree};
-use crate::postgres::Lsn;
+use crate::postgres::{Lsn, MajorVersion};
 
 fn lsn(number: u64, offset: u64) -> Lsn {
     Lsn(number * u64::from(SIZE) + offset)
@@ -21,6 +21,9 @@ fn backup(id: &str, timeline_id: u32, number: u64, ended: &str) -> BackupSummary
         end_lsn: lsn(number, 0x80),
         ended: at(ended),
         wal_segment_size: SIZE,
+        major: MajorVersion(17),
+        parent: None,
+        stored: 3000,
     }
 }
 
@@ -81,7 +84,7 @@ fn a_backup_that_lacks_its_own_wal_is_named_with_what_is_missing() {
     late.end_lsn = lsn(10, 0x80);
     let window = only(&[late], &inventory(hour(8)));
     assert!(window.windows.is_empty());
-    assert_eq!(window.unusable, [("late".to_owned(), name(1, 9))]);
+    assert_eq!(window.unusable, [("late".to_owned(), Lack::Segment(name(1, 9)))]);
     let gap = &window.gaps[0];
     assert_eq!((gap.cause, gap.from, gap.to), (Cause::NeededByBackup, lsn(9, 0), lsn(11, 0)));
     assert_eq!((gap.segments, gap.after), (2, Some(at("10:08:00.000001"))));
@@ -89,12 +92,12 @@ fn a_backup_that_lacks_its_own_wal_is_named_with_what_is_missing() {
     let mut segments = hour(9);
     segments.remove(3);
     let window = only(&[backup("torn", 1, 6, "10:05:30")], &inventory(segments));
-    assert_eq!(window.unusable, [("torn".to_owned(), name(1, 6))]);
+    assert_eq!(window.unusable, [("torn".to_owned(), Lack::Segment(name(1, 6)))]);
     let causes: Vec<_> = window.gaps.iter().map(|gap| gap.cause).collect();
     assert_eq!(causes, [Cause::Missing], "told once");
 
     let window = only(&[backup("bare", 1, 6, "10:05:30")], &Inventory::default());
-    assert_eq!(window.unusable, [("bare".to_owned(), name(1, 6))]);
+    assert_eq!(window.unusable, [("bare".to_owned(), Lack::Segment(name(1, 6)))]);
 }
 
 #[test]
@@ -197,4 +200,19 @@ fn what_has_no_digest_is_recoverable_at_least_to_what_is_known() {
     let window = only(&[backup("base", 1, 4, "10:03:30")], &inventory(old));
     let newest = window.newest().unwrap();
     assert_eq!((newest.latest, newest.is_exact), (at("10:03:30"), false));
+}
+
+#[test]
+fn a_backup_without_its_parent_reaches_nothing_and_is_named() {
+    let parent = |id: &str| Some(id.to_owned());
+    let backups = [
+        BackupSummary { parent: parent("gone"), ..backup("torn", 1, 4, "10:03:30") },
+        backup("full", 1, 5, "10:04:30"),
+        BackupSummary { parent: parent("full"), ..backup("sound", 1, 6, "10:05:30") },
+    ];
+    let window = only(&backups, &inventory(hour(9)));
+    let newest = window.newest().unwrap();
+    assert_eq!((newest.earliest_backup.as_str(), newest.backups), ("full", 2));
+    let [(id, Lack::Chain(broken))] = window.unusable.as_slice() else { panic!("{window:?}") };
+    assert_eq!((id.as_str(), broken.parent.as_str()), ("torn", "gone"));
 }

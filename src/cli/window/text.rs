@@ -80,8 +80,14 @@ fn one(timeline: &TimelineReport, report: &Report, text: &mut String) {
         line("gap", gap_text(gap));
     }
     for backup in &timeline.unusable_backups {
-        let (id, first) = (&backup.id, &backup.first_missing);
-        line("unusable", format!("backup {id} lacks {first}"));
+        let id = &backup.id;
+        line(
+            "unusable",
+            match &backup.first_missing {
+                Some(first) => format!("backup {id} lacks {first}"),
+                None => format!("backup {id}: {}", backup.reason),
+            },
+        );
     }
 }
 

@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::catalog::chain::Broken;
+use crate::catalog::{BackupSummary, Chain, TimelineTree};
+use crate::commands::survey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::manifest::Mode;
@@ -46,6 +49,8 @@ pub struct Listed {
     pub parent: Option<BackupId>,
     /// How its files were read.
     pub mode: Option<Mode>,
+    /// All that it rests on and itself, the full one first; empty where that is broken.
+    pub chain: Vec<String>,
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub began: Option<Timestamp>,
@@ -88,7 +93,8 @@ pub fn list(repository: &Repository) -> Result<Report> {
     let mut clusters = Vec::new();
     for home in homes(repository)? {
         let found = home.all_backup_facts()?;
-        clusters.push(cluster(&home, found)?);
+        let relatives = Relatives::of(&home, summaries(&found))?;
+        clusters.push(cluster(&home, found, &relatives)?);
     }
     Ok(report(repository, clusters))
 }
@@ -107,7 +113,12 @@ pub fn show(repository: &Repository, id: &BackupId) -> Result<Report> {
             facts => facts,
         };
         let known = facts.as_ref().ok().cloned();
-        let mut cluster = cluster(&home, vec![(id.clone(), facts)])?;
+        let is_incremental = known.as_ref().is_some_and(|facts| facts.parent.is_some());
+        let relatives = match is_incremental {
+            true => Relatives::of(&home, summaries(&home.all_backup_facts()?))?,
+            false => Relatives::default(),
+        };
+        let mut cluster = cluster(&home, vec![(id.clone(), facts)], &relatives)?;
         for listed in &mut cluster.backups {
             if let Some(facts) = &known {
                 detail::add(listed, facts, &home)?;
@@ -155,13 +166,18 @@ fn no_such_backup(repository: &Repository, id: &BackupId, others: &[BackupId]) -
 
 type Found = Vec<(BackupId, Result<BackupFacts>)>;
 
-fn cluster(home: &Home, found: Found) -> Result<Cluster> {
+fn summaries(found: &Found) -> Vec<BackupSummary> {
+    let known = found.iter().filter_map(|(_, facts)| facts.as_ref().ok());
+    known.map(|facts| survey::summary(facts.clone())).collect()
+}
+
+fn cluster(home: &Home, found: Found, relatives: &Relatives) -> Result<Cluster> {
     let wal = Wal::that_is_needed(home, &found)?;
     let held = if found.is_empty() { BTreeSet::new() } else { home.held()? };
     let backups = found.into_iter().map(|(id, facts)| {
         let held = held.contains(&id);
         match facts {
-            Ok(facts) => Listed { held, ..listed(&facts, &wal) },
+            Ok(facts) => Listed { held, ..listed(&facts, &wal, relatives) },
             Err(error) => Listed { held, ..damaged(id, &error) },
         }
     });
@@ -172,6 +188,32 @@ fn cluster(home: &Home, found: Found) -> Result<Cluster> {
 struct Wal {
     segments: BTreeSet<SegmentName>,
     histories: BTreeSet<TimelineId>,
+}
+
+/// What an incremental backup may rest on.
+#[derive(Default)]
+struct Relatives {
+    backups: Vec<BackupSummary>,
+    tree: TimelineTree,
+}
+
+impl Relatives {
+    /// The timelines are asked for only where a chain crosses from one to another.
+    fn of(home: &Home, backups: Vec<BackupSummary>) -> Result<Relatives> {
+        let has_chains = backups.iter().any(|backup| backup.parent.is_some());
+        let has_branches = backups.iter().any(|backup| backup.timeline.get() > 1);
+        let tree = match has_chains && has_branches {
+            true => survey::tree(home, &mut Vec::new())?,
+            false => TimelineTree::default(),
+        };
+        Ok(Relatives { backups, tree })
+    }
+
+    fn chain(&self, facts: &BackupFacts) -> std::result::Result<Vec<String>, Broken> {
+        let backup = survey::summary(facts.clone());
+        let chain = Chain::of(&backup, &self.backups, &self.tree)?;
+        Ok(chain.links().iter().map(|link| link.id.clone()).collect())
+    }
 }
 
 impl Wal {
@@ -199,13 +241,17 @@ impl Wal {
     }
 }
 
-fn listed(facts: &BackupFacts, wal: &Wal) -> Listed {
+fn listed(facts: &BackupFacts, wal: &Wal, relatives: &Relatives) -> Listed {
     let missing_wal = wal.missing(facts);
-    let reason = match missing_wal.as_slice() {
+    let missing = match missing_wal.as_slice() {
         [] => None,
         [only] => Some(format!("{only} is missing")),
         [first, rest @ ..] => Some(format!("{first} and {} more are missing", rest.len())),
     };
+    let chain = relatives.chain(facts);
+    let broken = chain.as_ref().err().map(Broken::to_string);
+    let reasons: Vec<String> = broken.into_iter().chain(missing).collect();
+    let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
     let (first_wal, last_wal) = facts.first_and_last_wal();
     let duration = facts.ended.duration_since(facts.began).as_millis();
     Listed {
@@ -213,6 +259,7 @@ fn listed(facts: &BackupFacts, wal: &Wal) -> Listed {
         kind: Some(if facts.parent.is_some() { Type::Incremental } else { Type::Full }),
         parent: facts.parent.clone(),
         mode: facts.mode,
+        chain: chain.unwrap_or_default(),
         label: facts.label.clone(),
         notes: facts.notes.clone(),
         began: Some(facts.began),
@@ -244,6 +291,7 @@ fn damaged(id: BackupId, error: &Error) -> Listed {
         kind: None,
         parent: None,
         mode: None,
+        chain: Vec::new(),
         label: None,
         notes: BTreeMap::new(),
         began: None,

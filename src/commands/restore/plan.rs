@@ -11,9 +11,12 @@ use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::catalog::recovery_plan::{GivenUp, Place};
 use crate::catalog::{Decision, Target};
 use crate::commands::restore::Request;
+use crate::commands::restore::chain::Chain;
 use crate::commands::restore::check_wal::CheckedWal;
 use crate::commands::restore::destination::Destination;
-use crate::commands::restore::placement::Link;
+use crate::commands::restore::in_place::InPlace;
+use crate::commands::restore::occupied::{self, Into};
+use crate::commands::restore::placement::{Link, Placement};
 use crate::postgres::wal::digest::TransactionEnd;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
 use crate::repository::{BackupId, Manifest};
@@ -43,6 +46,12 @@ pub struct Plan {
     /// Whom the files will belong to, where that is not who runs walden.
     pub owner: Option<String>,
     pub tablespaces: Vec<Link>,
+    /// What lies in the directory already, by its names and lengths; `None`: nothing.
+    pub in_place: Option<PlannedInPlace>,
+    /// Databases whose files will be empty.
+    pub databases_left_out: Vec<String>,
+    /// Where configuration files from outside of the data directory go.
+    pub configuration: Vec<PathBuf>,
     pub signal_file: String,
     /// The block in `postgresql.auto.conf`.
     pub settings: String,
@@ -58,12 +67,26 @@ pub struct Backup {
     pub ended: Timestamp,
     /// Raw bytes of all files.
     pub size: u64,
-    /// Bytes to fetch.
+    /// Bytes to fetch, about, of the whole chain.
     pub stored: u64,
+    /// The backups it is put together from, the full one first and itself last.
+    pub chain: Vec<String>,
     pub files: usize,
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
     pub server_version_num: u32,
+}
+
+/// What of the files in the directory may be kept, before they are compared.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PlannedInPlace {
+    pub why: Into,
+    /// Files of the backup that are there, and the bytes of them that may be right.
+    pub files: u64,
+    pub bytes: u64,
+    /// What does not belong there, and will be removed.
+    pub removed_files: u64,
+    pub removed_bytes: u64,
 }
 
 /// The unbroken WAL that is archived from the backup's start on.
@@ -101,7 +124,14 @@ pub struct PlannedTarget {
 
 impl Plan {
     /// What was decided; `place` adds where it goes.
-    pub fn new(request: &Request, manifest: &Manifest, decision: &Decision) -> Plan {
+    pub fn new(
+        request: &Request,
+        chain: &Chain,
+        placement: &Placement,
+        decision: &Decision,
+    ) -> Plan {
+        let manifest = chain.newest();
+        let stored = stored(&chain.manifests, placement);
         let (kind, value) = described(&request.wanted.target);
         let (run, segments) = (&decision.run, decision.segments.len() as u64);
         let moment = match request.wanted.target {
@@ -116,8 +146,9 @@ impl Plan {
                 id: manifest.id.clone(),
                 began: manifest.began,
                 ended: manifest.ended,
-                size: manifest.size(),
-                stored: manifest.stored(),
+                size: placement.files.iter().map(|file| file.size).sum(),
+                stored,
+                chain: decision.chain.iter().map(|link| link.id.clone()).collect(),
                 files: manifest.file_count(),
                 start_lsn: manifest.start_lsn,
                 end_lsn: manifest.end_lsn,
@@ -141,12 +172,15 @@ impl Plan {
             last_commit: decision.last_commit,
             commits_after: decision.given_up,
             instants: moment.map(|moment| Instants::of(moment, manifest)),
-            estimate: Estimate::new(manifest.stored(), segments, manifest.wal_segment_size),
+            estimate: Estimate::new(stored, segments, manifest.wal_segment_size),
             timeline: decision.path.last(),
             timeline_path: decision.path.to_string(),
             directory: PathBuf::new(),
             owner: None,
             tablespaces: Vec::new(),
+            in_place: None,
+            databases_left_out: Vec::new(),
+            configuration: Vec::new(),
             signal_file: String::new(),
             settings: String::new(),
             adopt: request.adopt,
@@ -168,6 +202,39 @@ impl Plan {
         self.signal_file = signal_file.to_owned();
         self.settings = settings;
     }
+
+    pub fn describe_in_place(
+        &mut self,
+        destination: &Destination,
+        found: Option<&InPlace>,
+        placement: &Placement,
+    ) {
+        let Some(found) = found else { return };
+        let (files, bytes) = found.there(placement);
+        self.in_place = Some(PlannedInPlace {
+            why: destination.into,
+            files,
+            bytes,
+            removed_files: found.stranger_files,
+            removed_bytes: found.stranger_bytes,
+        });
+        self.notes.extend(occupied::left_alone(destination));
+    }
+}
+
+/// About how many stored bytes hold what will be placed: of a backup whose packs are wanted in
+/// part, that part of them.
+fn stored(chain: &[Manifest], placement: &Placement) -> u64 {
+    let mut wanted = vec![0u64; chain.len()];
+    for piece in &placement.pieces {
+        wanted[piece.source as usize] += piece.length;
+    }
+    let share = |(manifest, wanted): (&Manifest, u64)| {
+        let all: u64 = manifest.files.iter().map(|file| file.size).sum();
+        let stored = u128::from(manifest.stored()) * u128::from(wanted);
+        u64::try_from(stored / u128::from(all.max(1))).unwrap_or(u64::MAX)
+    };
+    chain.iter().zip(wanted).map(share).sum()
 }
 
 impl Instants {
@@ -183,7 +250,7 @@ impl Instants {
     }
 }
 
-fn described(target: &Target) -> (&'static str, Option<String>) {
+pub fn described(target: &Target) -> (&'static str, Option<String>) {
     match target {
         Target::Time(time) => ("time", Some(time.to_string())),
         Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),

@@ -6,8 +6,8 @@ mod wal;
 
 use crate::catalog::{BackupSummary, Inventory, TimelineTree};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::postgres::WalFileName;
 use crate::postgres::history_file::HistoryFile;
+use crate::postgres::{MajorVersion, WalFileName};
 use crate::repository::{BackupFacts, Home, Manifest};
 
 pub use home::{find_archive, find_home};
@@ -78,7 +78,8 @@ pub fn expect_as_summarized(chosen: &BackupSummary, manifest: &Manifest) -> Resu
         .hint("The object is damaged: choose another backup with --backup."))
 }
 
-fn summary(facts: BackupFacts) -> BackupSummary {
+/// What a choice needs to know of it.
+pub fn summary(facts: BackupFacts) -> BackupSummary {
     BackupSummary {
         id: facts.id.to_string(),
         timeline: facts.timeline,
@@ -86,6 +87,9 @@ fn summary(facts: BackupFacts) -> BackupSummary {
         end_lsn: facts.end_lsn,
         ended: facts.ended,
         wal_segment_size: facts.wal_segment_size,
+        major: MajorVersion::from_server_version_num(facts.server_version_num),
+        parent: facts.parent.map(|parent| parent.to_string()),
+        stored: facts.stored,
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::catalog::wal_run::{Cause, Gap};
-use crate::catalog::window::{TimelineWindow, Window};
+use crate::catalog::window::{Lack, TimelineWindow, Window};
 use crate::commands::window::Unarchived;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
 
@@ -98,7 +98,19 @@ pub struct GapReport {
 #[derive(Debug, Clone, Serialize)]
 pub struct UnusableBackup {
     pub id: String,
-    pub first_missing: String,
+    /// The first segment it needs and has not; `None` where WAL is not what it lacks.
+    pub first_missing: Option<String>,
+    pub reason: String,
+}
+
+impl UnusableBackup {
+    fn new(id: &str, lack: &Lack) -> UnusableBackup {
+        let (first_missing, reason) = match lack {
+            Lack::Segment(first) => (Some(first.to_string()), format!("it lacks {first}")),
+            Lack::Chain(broken) => (None, broken.to_string()),
+        };
+        UnusableBackup { id: id.to_owned(), first_missing, reason }
+    }
 }
 
 impl Report {
@@ -147,10 +159,7 @@ impl TimelineReport {
             unusable_backups: window
                 .unusable
                 .iter()
-                .map(|(id, first)| UnusableBackup {
-                    id: id.clone(),
-                    first_missing: first.to_string(),
-                })
+                .map(|(id, lack)| UnusableBackup::new(id, lack))
                 .collect(),
             obstacle: obstacle(window),
         }

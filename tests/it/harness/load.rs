@@ -161,7 +161,7 @@ impl Ledger {
 pub struct Pgbench(Child);
 
 impl Pgbench {
-    /// `None` where no distribution's is installed: the package of the tests' servers has none.
+    /// `None` where there is none: the package of the tests' servers has none.
     #[track_caller]
     pub fn start(cluster: &Cluster, scale: u32, clients: u32) -> Option<Pgbench> {
         let program = pgbench()?;
@@ -198,6 +198,8 @@ impl Drop for Pgbench {
 
 fn pgbench() -> Option<PathBuf> {
     let packaged = walden::postgres::installation::installed();
-    let mut programs = packaged.iter().map(|found| found.program("pgbench"));
-    programs.find(|program| program.exists())
+    let packaged = packaged.iter().map(|found| found.program("pgbench"));
+    let tools =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/postgresql-17/bin/pgbench");
+    packaged.chain([tools]).find(|program| program.exists())
 }

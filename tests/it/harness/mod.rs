@@ -12,6 +12,8 @@ pub mod moto;
 pub mod garage;
 /// Who writes, for as long as a test wants.
 pub mod load;
+/// Who changes what a cluster is made of, meanwhile.
+pub mod mischief;
 /// What was called and what it left running.
 pub mod prefetcher;
 pub mod processes;
@@ -23,6 +25,8 @@ pub mod reference;
 pub mod scratch;
 pub mod session;
 pub mod site;
+/// What a recovered cluster must pass.
+pub mod soundness;
 pub mod wal;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +37,7 @@ use walden::postgres::installation::Installation;
 pub use bucket::Bucket;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use load::{Ledger, Load, Pgbench};
+pub use mischief::Mischief;
 pub use program::{Output, Running, Walden};
 pub use proxy::{Fault, Proxy};
 pub use reference::Reference;
@@ -87,6 +92,15 @@ fn installed_in() -> PathBuf {
         Some(directory) => directory.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/postgresql"),
     }
+}
+
+/// One of PostgreSQL's client programs of a version for which `tests/setup/clients.sh` brought them.
+#[track_caller]
+pub fn client(major: MajorVersion, program: &str) -> PathBuf {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
+    let path = tools.join(format!("postgresql-{major}/bin/{program}"));
+    assert!(path.exists(), "no {}\nrun: tests/setup/clients.sh {major}", path.display());
+    path
 }
 
 /// `pg_waldump` of this major version, which only distributions package; `None` where it is not

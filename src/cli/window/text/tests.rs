@@ -6,7 +6,7 @@ use crate::catalog::window::windows;
 use crate::catalog::{BackupSummary, Inventory, TimelineTree};
 use crate::cli::window::text::of;
 use crate::commands::window::{Report, State, Unarchived};
-use crate::postgres::Lsn;
+use crate::postgres::{Lsn, MajorVersion};
 
 fn backup(timeline_id: u32, number: u64) -> BackupSummary {
     let start = number * u64::from(SIZE);
@@ -17,6 +17,9 @@ fn backup(timeline_id: u32, number: u64) -> BackupSummary {
         end_lsn: Lsn(start + 0x100),
         ended: at(&format!("10:{number:02}:30.5")),
         wal_segment_size: SIZE,
+        major: MajorVersion(17),
+        parent: None,
+        stored: 3000,
     }
 }
 
