@@ -16,13 +16,14 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 7] = [
+    let parts: [(&str, fn()); 8] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
         ("digest", digest::run),
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),
+        ("relations", cluster::run_relations),
         ("window", window::run),
     ];
     let wanted = knobs::only();
