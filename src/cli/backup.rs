@@ -10,7 +10,7 @@ use crate::cli::exit;
 use crate::cli::progress::shown;
 use crate::commands::App;
 use crate::commands::backup::{self, Progress, Report, Request};
-use crate::config::{Checkpoint, Output};
+use crate::config::{BackupMode, Checkpoint, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{priority, termination};
 use crate::postgres::connection::ConnectionOptions;
@@ -31,6 +31,10 @@ pub struct Backup {
     /// variables.
     #[arg(short, long, value_name = "CONNINFO")]
     dbname: Option<String>,
+    /// How to get the server's files: local reads its data directory, which must be on this host;
+    /// stream asks for them over the replication protocol; auto takes the first that works.
+    #[arg(long, value_name = "MODE", value_parser = ["local", "stream", "auto"])]
+    mode: Option<String>,
     /// The checkpoint to begin with: at once, or spread over the server's usual time.
     #[arg(long, value_name = "KIND", value_parser = ["fast", "spread"])]
     checkpoint: Option<String>,
@@ -62,8 +66,7 @@ pub struct Backup {
 
 impl Backup {
     pub fn run(self, app: &App) -> Result<()> {
-        // Nothing needs undoing: without a manifest there is no backup, and the server sees the
-        // connection close.
+        // Nothing of ours needs undoing: without a manifest there is no backup. The server is told.
         termination::exit_when_told(
             exit::code(ErrorKind::Interrupted),
             "walden: backup: told to stop; no backup was published",
@@ -74,8 +77,10 @@ impl Backup {
         }
         let request = self.request(app)?;
         let progress = Progress::default();
-        let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
-        print(&report, output)
+        let outcome = shown(&progress, output, || backup::run(app, &request, &progress));
+        // What the server was asked to stop has failed; that it was told to is what counts.
+        termination::stand_still_if_leaving();
+        print(&outcome?, output)
     }
 
     fn request(self, app: &App) -> Result<Request> {
@@ -89,8 +94,16 @@ impl Backup {
             Some(_) => Checkpoint::Fast,
             None => settings.checkpoint,
         };
+        let mode = match self.mode.as_deref() {
+            Some("local") => BackupMode::Local,
+            Some("stream") => BackupMode::Stream,
+            Some(_) => BackupMode::Auto,
+            None => settings.mode,
+        };
         Ok(Request {
             connection,
+            mode,
+            pgdata: app.settings.pgdata.clone(),
             label: self.label.map(taken::label).transpose()?,
             notes: taken::notes(&self.note)?,
             checkpoint,

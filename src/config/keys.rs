@@ -248,6 +248,14 @@ pub const KEYS: &[Key] = &[
                   standby, uncompressed; `0B` turns that off. It leaves as much free on the disk.",
     },
     Key {
+        path: "backup.mode",
+        kind: Kind::Choice(&["local", "stream", "auto"]),
+        default: Some("auto"),
+        example: "stream",
+        meaning: "How a backup gets the server's files: from its data directory, over the \
+                  replication protocol, or from the data directory where that is on this host.",
+    },
+    Key {
         path: "backup.checkpoint",
         kind: Kind::Choice(&["fast", "spread"]),
         default: Some("fast"),

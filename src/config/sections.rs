@@ -41,6 +41,7 @@ pub struct FetchSettings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupSettings {
+    pub mode: BackupMode,
     pub checkpoint: Checkpoint,
     pub wal_timeout: Duration,
     pub archive_check: Duration,
@@ -50,6 +51,17 @@ pub struct BackupSettings {
     pub max_rate: Option<u64>,
     /// `None`: the priority it was started with.
     pub nice: Option<u8>,
+}
+
+/// How a backup reads the server's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupMode {
+    /// From its data directory.
+    Local,
+    /// Over the replication protocol.
+    Stream,
+    /// From its data directory, where that is here.
+    Auto,
 }
 
 /// The checkpoint a backup begins with.
@@ -148,6 +160,11 @@ impl FetchSettings {
 impl BackupSettings {
     pub(super) fn interpret(merged: &Merged) -> Result<Self> {
         Ok(BackupSettings {
+            mode: match merged.choice("backup.mode")? {
+                Some("local") => BackupMode::Local,
+                Some("stream") => BackupMode::Stream,
+                _ => BackupMode::Auto,
+            },
             checkpoint: match merged.choice("backup.checkpoint")? {
                 Some("spread") => Checkpoint::Spread,
                 _ => Checkpoint::Fast,

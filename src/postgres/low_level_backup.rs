@@ -30,6 +30,7 @@ pub struct LowLevelBackup<'c> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
     /// As the label says, which recovery goes by.
+    pub start_lsn: Lsn,
     pub start_timeline: TimelineId,
     pub end_lsn: Lsn,
     /// Another one where a standby followed a promotion meanwhile.
@@ -96,6 +97,7 @@ impl<'c> LowLevelBackup<'c> {
         };
         let tablespace_map = map.unwrap_or_default();
         Ok(Stopped {
+            start_lsn,
             start_timeline,
             end_lsn: lsn.parse()?,
             end_timeline: timeline,

@@ -34,7 +34,7 @@ impl Archiving {
     }
 
     fn backup(&self) -> Walden {
-        self.cluster.walden().arg("backup")
+        self.cluster.walden().args(["backup", "--mode", "stream"])
     }
 
     /// So slow that a test can do something meanwhile.

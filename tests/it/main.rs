@@ -55,6 +55,11 @@ mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;
+/// And by reading the files beside the server.
+mod backup_local;
+
+/// `backup` told to stop at any instant.
+mod backup_cancel;
 
 /// What things are called, saved with a backup.
 mod names;

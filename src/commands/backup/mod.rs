@@ -3,10 +3,11 @@
 //! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs
 //! that nobody reads.
 
+mod session;
 mod source;
 mod archiver;
-mod stream;
 mod local;
+mod stream;
 mod copy;
 mod tar_frames;
 mod halt;
@@ -17,6 +18,7 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,15 +26,16 @@ use crate::codec::{Compression, Origin};
 use crate::commands::{App, Retries};
 use crate::config;
 use crate::error::{Context, Result};
-use crate::host::{self, clock};
-use crate::postgres::connection::{Connection, ConnectionOptions};
+use crate::host::{self, clock, termination};
+use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
 use copy::Target;
 use facts::Took;
-use source::Source;
+use local::Damage;
+use session::Session;
 
 pub use crate::commands::progress::Progress;
 pub use report::Report;
@@ -40,10 +43,16 @@ pub use report::Report;
 /// A store that is away for so long is away.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
+const TOLD_WHILE_PUBLISHING: &str = "walden: backup: told to stop while it published (hint: walden \
+                                     list says whether the backup is there.)";
+
 #[derive(Debug, Clone)]
 pub struct Request {
     /// To the server, of its SQL side: the replication connection is derived from it.
     pub connection: ConnectionOptions,
+    pub mode: config::BackupMode,
+    /// The data directory, where it is named.
+    pub pgdata: Option<PathBuf>,
     /// `None`: "walden" and the backup's id.
     pub label: Option<String>,
     /// What its owner wants noted, as `taken::notes` lets it pass.
@@ -68,16 +77,14 @@ pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> 
 pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> Result<Report> {
     let clock = Instant::now();
     progress.enter("connecting to PostgreSQL");
-    let options = request.connection.clone().replication(true);
-    let mut connection = Connection::connect(&options)?;
-    let source = Source::identify(&mut connection)?;
+    let (mut session, source) = Session::open(request)?;
     let home = repository.home(source.system_identifier);
-    let ahead = archiver::check(&mut connection, &source, &home, request)?;
+    let ahead = archiver::check(session.connection(), &source, &home, request)?;
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
     let origin = Origin {
         host: host::name(),
-        source: connection.place().to_owned(),
+        source: session.connection().place().to_owned(),
         system_identifier: source.system_identifier,
         time: began,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -89,17 +96,18 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         compression: request.compression,
         jobs: jobs(request),
     };
-    let copied = stream::copy(&mut connection, &source, &target, request, progress)?;
+    let copied = session.copy(&source, &target, request, progress)?;
     let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
-    let history = finish::ask_for_history(&mut connection, copied.start.timeline);
-    drop(connection);
+    let history = session.history(copied.start.timeline);
+    let mode = session.mode();
+    drop(session);
 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
-    let mut manifest = report::manifest(&source, &target, copied, (began, ended), label);
+    let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
@@ -107,6 +115,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let took = Took { copy, whole: clock.elapsed() };
     facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
+    let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
     Ok(report::report(repository, &manifest, names, clock.elapsed()))
 }
@@ -134,4 +143,6 @@ pub struct Copied {
     files: Vec<FileEntry>,
     sums: Vec<u64>,
     packs: Vec<Pack>,
+    /// Pages that the source itself has damaged, where they were looked at.
+    damage: Damage,
 }

@@ -20,6 +20,7 @@ pub struct Report {
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
     pub from_standby: bool,
+    pub mode: Option<Mode>,
     pub began: jiff::Timestamp,
     pub ended: jiff::Timestamp,
     /// From the first word to the manifest.
@@ -36,7 +37,6 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
-    pub mode: Option<Mode>,
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
@@ -49,15 +49,15 @@ pub fn manifest(
     target: &Target<'_>,
     copied: Copied,
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
-    label: String,
+    (mode, label): (Mode, String),
 ) -> Manifest {
-    let Copied { start, end, files, packs, .. } = copied;
+    let Copied { start, end, files, packs, damage, .. } = copied;
     let tablespaces = start.tablespaces.into_iter();
     Manifest {
         walden: 1,
         id: target.id.clone(),
         parent: None,
-        mode: Some(Mode::Stream),
+        mode: Some(mode),
         origin: target.origin.clone(),
         server_version_num: source.server_version_num,
         wal_segment_size: source.segment_size,
@@ -72,7 +72,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
-        damaged_pages: Vec::new(),
+        damaged_pages: damage.pages,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
@@ -95,6 +95,7 @@ pub fn report(
         system_identifier: manifest.system_identifier(),
         server_version_num: manifest.server_version_num,
         from_standby: manifest.from_standby,
+        mode: manifest.mode,
         began: manifest.began,
         ended: manifest.ended,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -107,7 +108,6 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
-        mode: manifest.mode,
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),

@@ -21,7 +21,25 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn identify(connection: &mut Connection) -> Result<Self> {
+    /// By the replication protocol.
+    pub fn of_replication(connection: &mut Connection) -> Result<Self> {
+        Source::identify(connection, |connection| {
+            Ok(base_backup::identify_system(connection)?.system_identifier)
+        })
+    }
+
+    /// By SQL.
+    pub fn of_sql(connection: &mut Connection) -> Result<Self> {
+        Source::identify(connection, |connection| {
+            let sql = "SELECT system_identifier FROM pg_control_system()";
+            connection.value(sql)?.unwrap_or_default().parse()
+        })
+    }
+
+    fn identify(
+        connection: &mut Connection,
+        system_identifier: impl Fn(&mut Connection) -> Result<SystemIdentifier>,
+    ) -> Result<Self> {
         let server_version_num = connection.server_version_num()?;
         let major = MajorVersion::from_server_version_num(server_version_num);
         if major < MajorVersion::OLDEST {
@@ -36,9 +54,8 @@ impl Source {
         }
         let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
         let checksums = base_backup::show(connection, "data_checksums").ok();
-        let identity = base_backup::identify_system(connection)?;
         Ok(Source {
-            system_identifier: identity.system_identifier,
+            system_identifier: system_identifier(connection)?,
             server_version_num,
             server_version,
             data_checksums: checksums.map(|checksums| checksums == "on"),

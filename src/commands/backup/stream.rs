@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::commands::backup::archiver::Watch;
 use crate::commands::backup::copy::{self, StreamWriter, Target};
 use crate::commands::backup::halt::Halt;
+use crate::commands::backup::local::Damage;
 use crate::commands::backup::source::Source;
 use crate::commands::backup::tar_frames::TarFrames;
 use crate::commands::backup::{Copied, Request, label};
@@ -31,6 +32,7 @@ pub fn copy(
     progress: &Progress,
 ) -> Result<Copied> {
     let canceller = connection.canceller()?;
+    let _cancel = connection.cancel_when_told()?;
     let wanted = BaseBackupRequest {
         label: label(request, target.id),
         checkpoint: match request.checkpoint {
@@ -49,13 +51,7 @@ pub fn copy(
 
     // Closing the connection ends the server's part, and wakes who waits for its data.
     let halt = Halt::new(|| canceller.cancel());
-    let watch = request.archive_check.filter(|_| !source.is_standby).map(|patience| Watch {
-        home: target.home,
-        start: &start,
-        segment_size: source.segment_size,
-        patience,
-        options: &request.connection,
-    });
+    let watch = Watch::of(source, target, request, &start);
     let copied = thread::scope(|scope| {
         if let Some(watch) = &watch {
             scope.spawn(|| watch.run(&halt));
@@ -68,7 +64,7 @@ pub fn copy(
         return Err(error);
     }
     let files = entries.into_iter().map(file_entry).collect();
-    Ok(Copied { start, end, files, sums, packs })
+    Ok(Copied { start, end, files, sums, packs, damage: Damage::default() })
 }
 
 /// What the server sent.
