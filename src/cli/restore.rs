@@ -15,7 +15,7 @@ use crate::cli::exit;
 use crate::cli::progress::shown;
 use crate::commands::progress::Progress;
 use crate::commands::restore::wait;
-use crate::commands::restore::{self, Prepared, Request, recovery};
+use crate::commands::restore::{self, Done, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
 use crate::config::Output;
 use crate::error::{Error, ErrorKind, Result};
@@ -81,6 +81,14 @@ pub struct Restore {
     /// Fetch and read all WAL that will be replayed before anything is changed.
     #[arg(long)]
     check_wal: bool,
+    /// Into a directory that holds this cluster: files in it that are right are kept, the others
+    /// are changed, and all else in it is removed.
+    #[arg(long)]
+    delta: bool,
+    /// Only this database, by name; repeat it for more. template0, template1 and postgres come too;
+    /// the files of all others are left empty: drop them afterwards.
+    #[arg(long, value_name = "NAME")]
+    include_database: Vec<String>,
     /// Print the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -195,6 +203,8 @@ impl Restore {
             tablespace_root: self.tablespace_root,
             owner: self.owner,
             system_identifier: self.system_identifier,
+            delta: self.delta,
+            include_databases: self.include_database,
             jobs,
         })
     }
@@ -259,7 +269,7 @@ fn bar(silent: bool, length: u64, shape: &str) -> ProgressBar {
     bar
 }
 
-fn place(prepared: &Prepared, output: Output) -> Result<()> {
+fn place(prepared: &Prepared, output: Output) -> Result<Done> {
     let progress = Progress::default();
     progress.enter("restoring");
     progress.expect(prepared.stream_bytes());

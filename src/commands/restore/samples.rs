@@ -96,6 +96,8 @@ pub fn request(directory: &Path) -> Request {
         tablespace_root: None,
         owner: privileges::is_root().then(|| "nobody".to_owned()),
         system_identifier: None,
+        delta: false,
+        include_databases: Vec::new(),
         jobs: 3,
         fetch_call: vec!["/usr/bin/walden".to_owned()],
     }
