@@ -16,7 +16,7 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 8] = [
+    let parts: [(&str, fn()); 9] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
         ("digest", digest::run),
@@ -24,6 +24,7 @@ fn main() {
         ("replay", replay::run),
         ("cluster", cluster::run),
         ("relations", cluster::run_relations),
+        ("progress", cluster::run_progress),
         ("window", window::run),
     ];
     let wanted = knobs::only();

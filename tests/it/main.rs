@@ -87,6 +87,10 @@ mod restore;
 
 /// Backups of servers that write flat out and change all their files meanwhile.
 mod torture;
+/// Chains of incremental backups, beside pg_combinebackup.
+mod combine;
+/// Backups and restores amid what goes wrong.
+mod large_faults;
 
 /// `find`: what happened, told from what only looks like it.
 mod find;

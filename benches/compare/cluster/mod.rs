@@ -13,6 +13,8 @@ mod stage;
 mod tools;
 /// What a delta restore finds.
 mod damage;
+/// Whether the time that is said to be left is left.
+mod progress;
 
 use std::path::Path;
 use std::time::Duration;
@@ -40,6 +42,15 @@ pub fn run_relations() {
     println!("## 100,000 small relations, {}\n", stage.title());
     back_up(&stage);
     restore(&stage);
+}
+
+/// Only where it is asked for: it takes minutes on purpose.
+pub fn run_progress() {
+    if knobs::only().iter().any(|part| part == "progress") {
+        let stage = Stage::start(source::Kind::Pgbench);
+        println!("## The time that is left\n");
+        progress::run(&stage);
+    }
 }
 
 /// What one tool took in all rounds.
@@ -172,6 +183,7 @@ fn print(what: &str, stage: &Stage, lanes: &[Lane]) {
     let title = format!("{what}, {}, {cold}", stage.title());
     let mut table =
         Table::new(&[&title, "wall", "to walden", "a second", "CPU", "peak memory", "stored"]);
+    // Where walden itself failed there is nothing to compare with.
     let base = lanes.first().map(Lane::wall).unwrap_or_default();
     for lane in lanes.iter().filter(|lane| !lane.took.is_empty()) {
         let stored = if lane.stored == 0 { String::new() } else { size(lane.stored as f64) };
