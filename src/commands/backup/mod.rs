@@ -6,6 +6,7 @@
 mod session;
 mod source;
 mod archiver;
+mod basis;
 mod local;
 mod stream;
 mod copy;
@@ -13,6 +14,7 @@ mod tar_frames;
 mod halt;
 mod names;
 mod facts;
+mod damage;
 mod finish;
 mod report;
 
@@ -32,12 +34,14 @@ use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
+use basis::{Basis, Lineage};
 use copy::Target;
 use facts::Took;
 use local::Damage;
 use session::Session;
 
 pub use crate::commands::progress::Progress;
+pub use basis::Incremental;
 pub use report::Report;
 
 /// A store that is away for so long is away.
@@ -66,6 +70,7 @@ pub struct Request {
     /// `None`: no look at the archiver.
     pub archive_check: Option<Duration>,
     pub compression: Compression,
+    pub incremental: Incremental,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -96,7 +101,9 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         compression: request.compression,
         jobs: jobs(request),
     };
-    let copied = session.copy(&source, &target, request, progress)?;
+    let basis = basis::find(&home, &source, request, &mut session)?;
+    let wanted = Wanted { request, basis };
+    let copied = session.copy(&source, &target, wanted, progress)?;
     let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
@@ -107,9 +114,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
+    let lineage = copied.lineage.clone();
     let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
+    damage::tell(&mut manifest, names.as_ref());
+    drop(names);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };
@@ -117,7 +128,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     progress.enter("publishing the backup");
     let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, clock.elapsed()))
+    Ok(report::report(repository, &manifest, saved, lineage, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.
@@ -136,6 +147,12 @@ fn jobs(request: &Request) -> usize {
     request.jobs.map_or_else(processors, NonZeroUsize::get)
 }
 
+/// What is to be copied.
+pub struct Wanted<'w> {
+    request: &'w Request,
+    basis: Basis,
+}
+
 /// What the copy brought.
 pub struct Copied {
     start: BackupStart,
@@ -143,6 +160,7 @@ pub struct Copied {
     files: Vec<FileEntry>,
     sums: Vec<u64>,
     packs: Vec<Pack>,
+    lineage: Lineage,
     /// Pages that the source itself has damaged, where they were looked at.
     damage: Damage,
 }

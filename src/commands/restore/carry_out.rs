@@ -142,7 +142,7 @@ impl Prepared {
     }
 }
 
-fn file_systems<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<FileSystems> {
+pub fn file_systems<'a>(directories: impl Iterator<Item = &'a Path>) -> Result<FileSystems> {
     FileSystems::under(directories)
         .map_err(|error| host_failed("look at the file systems of the directory".to_owned(), error))
 }

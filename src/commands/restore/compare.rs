@@ -126,7 +126,7 @@ impl<'a> Comparer<'a> {
             };
             if !agrees {
                 clear_between(&file, placed, of_chunk, &range)?;
-                wanted.extend(of_chunk.iter().filter_map(|piece| cut(piece, &range)));
+                wanted.extend(of_chunk.iter().filter_map(|piece| piece.within(&range)));
             }
         }
         Ok(wanted)
@@ -153,13 +153,6 @@ impl<'a> Comparer<'a> {
 
 fn read(file: &File, placed: &Placed, content: &mut [u8], at: u64) -> Result<()> {
     file.read_exact_at(content, at).map_err(|error| cannot("read", placed, error))
-}
-
-/// The part of a piece that lies in the range.
-fn cut(piece: &Piece, range: &Range<u64>) -> Option<Piece> {
-    let (at, end) = (piece.at.max(range.start), piece.end().min(range.end));
-    let (offset, length) = (piece.offset + (at - piece.at), end.checked_sub(at)?);
-    (length > 0).then_some(Piece { offset, length, at, ..*piece })
 }
 
 /// Zeros where no piece goes.

@@ -19,6 +19,7 @@ pub mod place;
 pub mod settle;
 pub mod recovery;
 pub mod wait;
+pub mod extract;
 
 use std::path::{Path, PathBuf};
 
@@ -241,3 +242,5 @@ fn host_failed(doing: String, error: std::io::Error) -> Error {
 pub mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod chain_tests;

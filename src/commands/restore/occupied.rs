@@ -127,7 +127,7 @@ pub fn left_alone(destination: &Destination) -> Vec<String> {
 }
 
 /// What lies in a directory, if anything; a look at whether we may write there.
-fn first_entry(path: &Path, what: &str) -> Result<Option<String>> {
+pub fn first_entry(path: &Path, what: &str) -> Result<Option<String>> {
     let shown = path.display();
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,

@@ -30,6 +30,21 @@ impl Piece {
     pub fn end(&self) -> u64 {
         self.at + self.length
     }
+
+    /// The part of it that goes into these bytes of the file.
+    pub fn within(&self, range: &Range<u64>) -> Option<Piece> {
+        let (at, end) = (self.at.max(range.start), self.end().min(range.end));
+        let length = end.checked_sub(at).filter(|length| *length > 0)?;
+        Some(Piece { offset: self.offset + (at - self.at), length, at, ..*self })
+    }
+
+    /// The part of it that lies in these bytes of the stream.
+    pub fn within_stream(&self, range: &Range<u64>) -> Option<Piece> {
+        let offset = self.offset.max(range.start);
+        let end = (self.offset + self.length).min(range.end);
+        let length = end.checked_sub(offset).filter(|length| *length > 0)?;
+        Some(Piece { offset, length, at: self.at + (offset - self.offset), ..*self })
+    }
 }
 
 /// The backups a restore takes from, the newest first: each the parent of the one before it.

@@ -125,7 +125,8 @@ impl<'a> Work<'a> {
     }
 }
 
-fn pack_range(manifest: &Manifest, number: u32) -> Range<u64> {
+/// Where a pack lies in its stream.
+pub fn pack_range(manifest: &Manifest, number: u32) -> Range<u64> {
     let begin = u64::from(number) * manifest.pack_bytes;
     begin..begin + manifest.packs[number as usize].size
 }

@@ -93,7 +93,9 @@ impl Placement {
             return Err(damaged(format!("{CONTROL_FILE} has {} bytes", control.size)));
         }
         placement.control_mode = control.mode & 0o7777;
-        placement.add_parents(mode);
+        let links = links.iter().map(|link| link.to.as_path());
+        let roots: Vec<&Path> = links.chain([directory]).collect();
+        placement.add_parents(&roots, mode);
         Ok(placement)
     }
 
@@ -107,7 +109,7 @@ impl Placement {
         let map = Map { directory, links: &[] };
         placement.directories.insert(directory.to_owned(), 0o700);
         placement.add(chain, &map, &|name| !is_wanted(name), &|_| false)?;
-        placement.add_parents(0o700);
+        placement.add_parents(&[directory], 0o700);
         Ok(placement)
     }
 
@@ -174,8 +176,11 @@ impl Placement {
     }
 
     /// What manifests do not name, but files lie in.
-    fn add_parents(&mut self, mode: u32) {
-        for parent in self.files.iter().filter_map(|file| file.path.parent()) {
+    fn add_parents(&mut self, roots: &[&Path], mode: u32) {
+        let folders: Vec<PathBuf> = self.directories.keys().cloned().collect();
+        let below = folders.iter().filter(|folder| !roots.contains(&folder.as_path()));
+        let paths = self.files.iter().map(|file| &file.path).chain(below);
+        for parent in paths.filter_map(|path| path.parent()) {
             if self.directories.contains_key(parent) {
                 continue;
             }
