@@ -42,8 +42,13 @@ impl Kept {
     }
 
     #[track_caller]
-    fn taken(&self, kind: &str) -> String {
-        id_of(&self.backup("local").arg(kind).run().succeeds())
+    fn full(&self) -> String {
+        id_of(&self.backup("local").run().succeeds())
+    }
+
+    #[track_caller]
+    fn incremental(&self) -> String {
+        id_of(&self.backup("local").arg("--incremental").run().succeeds())
     }
 
     fn restore(&self, id: &str, to: &str) -> Walden {
@@ -125,7 +130,7 @@ fn name_of(object: &Path) -> String {
 #[test]
 fn a_flipped_byte_in_a_pack_is_caught_before_postgresql_sees_it_and_named() {
     let kept = Kept::begin();
-    let id = kept.taken("--full");
+    let id = kept.full();
     kept.restore(&id, "right").run().succeeds();
     let right = kept.content("right");
     let mut random = Rng::with_seed(harness::seed());
@@ -164,9 +169,9 @@ fn a_flipped_byte_in_a_pack_is_caught_before_postgresql_sees_it_and_named() {
 #[test]
 fn a_flipped_byte_in_a_backup_that_others_rest_on_is_caught_and_named() {
     let kept = Kept::begin();
-    let full = kept.taken("--full");
+    let full = kept.full();
     kept.source.sql("UPDATE kept SET a = b WHERE n % 1000 = 0");
-    let child = kept.taken("--incremental");
+    let child = kept.incremental();
     let parents: Vec<_> =
         kept.objects(&full).into_iter().filter(|path| name_of(path).starts_with("data-")).collect();
     let middle = fs::metadata(&parents[1]).unwrap().len() / 2;
@@ -222,9 +227,9 @@ fn a_backup_that_is_killed_is_none_and_the_next_one_works() {
 #[test]
 fn a_restore_that_is_killed_goes_on_where_it_was() {
     let kept = Kept::begin();
-    kept.taken("--full");
+    kept.full();
     kept.source.sql("UPDATE kept SET a = b WHERE n % 500 = 0");
-    let id = kept.taken("--incremental");
+    let id = kept.incremental();
     let began = Instant::now();
     kept.restore(&id, "right").run().succeeds();
     let usual = began.elapsed();
@@ -264,7 +269,7 @@ fn a_restore_that_is_killed_goes_on_where_it_was() {
 #[test]
 fn a_disk_that_is_full_ends_a_restore_and_room_lets_it_go_on() {
     let kept = Kept::begin();
-    let id = kept.taken("--full");
+    let id = kept.full();
     let mount = |options: String, at: &Path| {
         Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status()
     };
@@ -299,7 +304,7 @@ impl Drop for Mounted<'_> {
 #[test]
 fn where_nothing_may_be_written_nothing_is_restored() {
     let kept = Kept::begin();
-    let id = kept.taken("--full");
+    let id = kept.full();
     if !privileges::is_root() {
         return;
     }
@@ -339,6 +344,9 @@ fn a_store_that_is_away_for_a_while_is_waited_for() {
         away_amid("GET");
         running.wait().succeeds();
         let mut restored = Cluster::over(ANY_MAJOR, &to);
+        for (name, value) in bucket.environment() {
+            restored.set_env(name, &value);
+        }
         restored.start_again();
         assert_eq!(restored.value("SELECT count(*) FROM kept"), "330000");
     }
