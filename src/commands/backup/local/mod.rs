@@ -51,6 +51,7 @@ pub fn copy(
     let rules = server.page_rules()?;
     let LocalServer { connection, pgdata } = server;
     let label = label(request, target.id);
+    let _cancel = connection.cancel_when_told()?;
     let mut backup = LowLevelBackup::start(connection, &label, checkpoint(request))?;
     let catalog_version = server::expect_its_files(pgdata, &backup)?;
 
