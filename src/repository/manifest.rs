@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::incremental_file::{self, IncrementalHeader};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use crate::repository::backup_facts::wal_needed;
 pub use crate::repository::taken::Taken;
@@ -150,9 +151,6 @@ pub enum FileKind {
     Directory,
 }
 
-/// What PostgreSQL calls a file that holds some of the blocks of another.
-const INCREMENTAL: &str = "INCREMENTAL.";
-
 impl FileEntry {
     /// The path of the file that this entry is, or is a part of.
     pub fn whole_path(&self) -> String {
@@ -160,7 +158,10 @@ impl FileEntry {
             Some((folder, name)) => (Some(folder), name),
             None => (None, self.path.as_str()),
         };
-        let name = name.strip_prefix(INCREMENTAL).filter(|_| self.part.is_some()).unwrap_or(name);
+        let name = name
+            .strip_prefix(incremental_file::PREFIX)
+            .filter(|_| self.part.is_some())
+            .unwrap_or(name);
         folder.map_or_else(|| name.to_owned(), |folder| format!("{folder}/{name}"))
     }
 }
@@ -168,6 +169,27 @@ impl FileEntry {
 /// For keys that most manifests have no need of.
 pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl Part {
+    /// As the header of the file says.
+    pub fn of(header: &IncrementalHeader) -> Part {
+        let mut blocks: Vec<(u32, u32)> = Vec::new();
+        for block in &header.blocks {
+            match blocks.last_mut() {
+                Some((first, count)) if *first + *count == *block => *count += 1,
+                _ => blocks.push((*block, 1)),
+            }
+        }
+        let bytes = incremental_file::header_bytes(header.blocks.len());
+        Part { length: header.length, header: bytes as u32, blocks }
+    }
+
+    /// What stands at the beginning of the file.
+    pub fn incremental_header(&self) -> IncrementalHeader {
+        let blocks = self.blocks.iter().flat_map(|(first, count)| *first..*first + *count);
+        IncrementalHeader { length: self.length, blocks: blocks.collect() }
+    }
 }
 
 fn is_plain_file(kind: &FileKind) -> bool {
@@ -316,5 +338,22 @@ pub mod samples {
                 file("PG_VERSION", FileKind::File, 3),
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::postgres::incremental_file::IncrementalHeader;
+    use crate::repository::manifest::Part;
+
+    #[test]
+    fn a_part_is_what_the_header_of_its_file_says() {
+        let header = IncrementalHeader { length: 40, blocks: vec![0, 1, 2, 7, 9, 10] };
+        let part = Part::of(&header);
+        assert_eq!(part.blocks, [(0, 3), (7, 1), (9, 2)]);
+        assert_eq!((part.length, part.header), (40, 8192));
+        assert_eq!(part.incremental_header(), header);
+        let none = Part::of(&IncrementalHeader { length: 5, blocks: Vec::new() });
+        assert_eq!((none.header, none.blocks.len()), (12, 0));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commands::backup::Copied;
+use crate::commands::backup::basis::Lineage;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
@@ -16,11 +17,19 @@ use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 pub struct Report {
     pub walden: u32,
     pub id: BackupId,
+    /// `full` or `incremental`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The backup this one is the difference to.
+    pub parent: Option<BackupId>,
+    /// How many backups a restore of this one needs.
+    pub chain_length: usize,
+    /// Why it is a full one, where an incremental one was wanted.
+    pub full_because: Option<String>,
     pub repository: String,
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
     pub from_standby: bool,
-    pub mode: Option<Mode>,
     pub began: jiff::Timestamp,
     pub ended: jiff::Timestamp,
     /// From the first word to the manifest.
@@ -54,12 +63,12 @@ pub fn manifest(
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
     (mode, label): (Mode, String),
 ) -> Manifest {
-    let Copied { start, end, files, packs, damage, .. } = copied;
+    let Copied { start, end, files, packs, lineage, damage, .. } = copied;
     let tablespaces = start.tablespaces.into_iter();
     Manifest {
         walden: 1,
         id: target.id.clone(),
-        parent: None,
+        parent: lineage.parent,
         mode: Some(mode),
         origin: target.origin.clone(),
         server_version_num: source.server_version_num,
@@ -89,17 +98,21 @@ pub fn report(
     repository: &Repository,
     manifest: &Manifest,
     names: Option<NamesFacts>,
+    lineage: Lineage,
     duration: Duration,
 ) -> Report {
     let segments = || manifest.wal_needed().map(|segment| segment.to_string());
     Report {
         walden: 1,
         id: manifest.id.clone(),
+        kind: if lineage.parent.is_some() { "incremental" } else { "full" },
+        parent: lineage.parent,
+        chain_length: lineage.chain_length,
+        full_because: lineage.full_because,
         repository: repository.url(),
         system_identifier: manifest.system_identifier(),
         server_version_num: manifest.server_version_num,
         from_standby: manifest.from_standby,
-        mode: manifest.mode,
         began: manifest.began,
         ended: manifest.ended,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),

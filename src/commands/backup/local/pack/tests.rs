@@ -16,7 +16,7 @@ use crate::commands::progress::Progress;
 use crate::host::bandwidth::Bandwidth;
 use crate::postgres::page::{self, PAGE_BYTES, Page};
 use crate::postgres::{Lsn, SystemIdentifier};
-use crate::repository::manifest::{PACK_BYTES, Part};
+use crate::repository::manifest::PACK_BYTES;
 use crate::repository::sums::{self, CHUNK_BYTES};
 
 /// What making all packs came to.
@@ -97,8 +97,8 @@ fn files_that_grew_shrank_or_went_are_as_long_as_planned_and_all_checksums_fit()
     put("some/shrunk", &noise(5_000, 3));
     let pages: Vec<u8> = (0..9).flat_map(|block| page(1, block)).collect();
     put("some/16384", &pages);
-    let part = Part { length: 9, header: 8192, blocks: vec![(1, 2), (7, 1)] };
-    let blocks = Blocks { path: "some/16384".into(), header: [9; 8192].into(), part };
+    let blocks = Blocks::new("some/16384".into(), 9, vec![(1, 2), (7, 1)]);
+    let header = blocks.part.incremental_header().to_bytes();
     let size = blocks.size();
     let plan = Plan::new([
         item("some", 0, Content::Directory),
@@ -116,7 +116,7 @@ fn files_that_grew_shrank_or_went_are_as_long_as_planned_and_all_checksums_fit()
     let grown = fs::read(scratch.path().join("some/grown")).unwrap();
     let mut shrunk = fs::read(scratch.path().join("some/shrunk")).unwrap();
     shrunk.resize(20_000, 0);
-    let in_blocks = [&[9; 8192][..], &pages[8192..3 * 8192], &pages[7 * 8192..8 * 8192]].concat();
+    let in_blocks = [&header[..], &pages[8192..3 * 8192], &pages[7 * 8192..8 * 8192]].concat();
     let expected: [&[u8]; 8] =
         [b"", b"small", b"", &large, &grown[..200_000], &[0; 150_000], &shrunk, &in_blocks];
     let crcs = findings.crcs(plan.entries().len());
