@@ -248,6 +248,14 @@ pub const KEYS: &[Key] = &[
                   standby, uncompressed; `0B` turns that off. It leaves as much free on the disk.",
     },
     Key {
+        path: "backup.mode",
+        kind: Kind::Choice(&["local", "stream", "auto"]),
+        default: Some("auto"),
+        example: "stream",
+        meaning: "How a backup gets the server's files: from its data directory, over the \
+                  replication protocol, or from the data directory where that is on this host.",
+    },
+    Key {
         path: "backup.checkpoint",
         kind: Kind::Choice(&["fast", "spread"]),
         default: Some("fast"),
@@ -270,6 +278,30 @@ pub const KEYS: &[Key] = &[
         example: "2min",
         meaning: "How long a backup waits, before it copies anything, for proof that archiving \
                   works.",
+    },
+    Key {
+        path: "backup.incremental",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        meaning: "Whether a backup stores only what has changed since the newest one, where that \
+                  is possible.",
+    },
+    Key {
+        path: "backup.full_every",
+        kind: Kind::Span,
+        default: None,
+        example: "7d",
+        meaning: "How old the full backup under an incremental one may be; then a full one is \
+                  taken. Unset: as old as it is.",
+    },
+    Key {
+        path: "backup.chain_max",
+        kind: Kind::Number { min: 1, max: 1000 },
+        default: Some("30"),
+        example: "8",
+        meaning: "How many backups a chain may have, the full one included; then a full one is \
+                  taken.",
     },
     Key {
         path: "backup.jobs",

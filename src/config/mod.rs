@@ -19,8 +19,8 @@ use crate::storage::s3;
 pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
-    BackupSettings, Checkpoint, FetchSettings, OnInvalid, PushSettings, RepositorySettings,
-    RestoreSettings,
+    BackupMode, BackupSettings, Checkpoint, FetchSettings, OnInvalid, PushSettings,
+    RepositorySettings, RestoreSettings,
 };
 
 use precedence::{Merged, Written};

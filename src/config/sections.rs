@@ -41,15 +41,32 @@ pub struct FetchSettings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupSettings {
+    pub mode: BackupMode,
     pub checkpoint: Checkpoint,
     pub wal_timeout: Duration,
     pub archive_check: Duration,
+    /// Where neither --incremental nor --full is said.
+    pub incremental: bool,
+    /// `None`: the full backup of a chain may be as old as it is.
+    pub full_every: Option<Duration>,
+    pub chain_max: usize,
     /// `None`: one per processor.
     pub jobs: Option<NonZeroUsize>,
     /// In bytes a second; `None`: no limit.
     pub max_rate: Option<u64>,
     /// `None`: the priority it was started with.
     pub nice: Option<u8>,
+}
+
+/// How a backup reads the server's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupMode {
+    /// From its data directory.
+    Local,
+    /// Over the replication protocol.
+    Stream,
+    /// From its data directory, where that is here.
+    Auto,
 }
 
 /// The checkpoint a backup begins with.
@@ -148,12 +165,21 @@ impl FetchSettings {
 impl BackupSettings {
     pub(super) fn interpret(merged: &Merged) -> Result<Self> {
         Ok(BackupSettings {
+            mode: match merged.choice("backup.mode")? {
+                Some("local") => BackupMode::Local,
+                Some("stream") => BackupMode::Stream,
+                _ => BackupMode::Auto,
+            },
             checkpoint: match merged.choice("backup.checkpoint")? {
                 Some("spread") => Checkpoint::Spread,
                 _ => Checkpoint::Fast,
             },
             wal_timeout: merged.span("backup.wal_timeout")?,
             archive_check: merged.span("backup.archive_check")?,
+            incremental: merged.switch("backup.incremental")?.unwrap_or_default(),
+            full_every: Some(merged.span("backup.full_every")?).filter(|span| !span.is_zero()),
+            chain_max: usize::try_from(merged.number("backup.chain_max")?.unwrap_or(30))
+                .unwrap_or(usize::MAX),
             jobs: jobs(merged, "backup.jobs")?,
             max_rate: merged.size("backup.max_rate")?,
             nice: merged.number("backup.nice")?.and_then(|nice| u8::try_from(nice).ok()),

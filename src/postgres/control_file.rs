@@ -39,6 +39,11 @@ impl ControlFile {
     /// Reads it from a data directory; again where the server was just writing it, which may last
     /// as long as its disk takes (`get_controlfile`, controldata_utils.c, does the same).
     pub fn read(pgdata: &Path) -> Result<Self> {
+        Self::parse(&Self::read_bytes(pgdata)?)
+    }
+
+    /// The file itself, as it was between two writes.
+    pub fn read_bytes(pgdata: &Path) -> Result<Vec<u8>> {
         let path = pgdata.join("global/pg_control");
         let read = || {
             let bytes = std::fs::read(&path).map_err(|e| {
@@ -46,11 +51,11 @@ impl ControlFile {
                     .source(e)
                     .hint("Run walden in the data directory, as PostgreSQL does, or give --pgdata.")
             })?;
-            ControlFile::parse(&bytes)
+            ControlFile::parse(&bytes).map(|_| bytes)
         };
         for _ in 0..ATTEMPTS_MAX {
-            if let Ok(file) = read() {
-                return Ok(file);
+            if let Ok(bytes) = read() {
+                return Ok(bytes);
             }
             std::thread::sleep(PAUSE);
         }

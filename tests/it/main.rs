@@ -11,6 +11,7 @@ mod harness;
 
 /// The harness keeps its own promises.
 mod house;
+mod incremental;
 
 /// What holds for any bytes.
 mod properties;
@@ -55,6 +56,11 @@ mod large;
 
 /// `backup` from real servers, whole or not at all.
 mod backup;
+/// And by reading the files beside the server.
+mod backup_local;
+
+/// `backup` told to stop at any instant.
+mod backup_cancel;
 
 /// What things are called, saved with a backup.
 mod names;
@@ -85,6 +91,10 @@ mod restore_delta;
 
 /// Backups of servers that write flat out and change all their files meanwhile.
 mod torture;
+/// Chains of incremental backups, beside pg_combinebackup.
+mod combine;
+/// Backups and restores amid what goes wrong.
+mod large_faults;
 
 /// `find`: what happened, told from what only looks like it.
 mod find;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::commands::backup::Request;
+use crate::commands::backup::copy::Target;
 use crate::commands::backup::halt::Halt;
 use crate::commands::backup::source::Source;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -168,7 +169,23 @@ pub struct Watch<'w> {
     pub options: &'w ConnectionOptions,
 }
 
-impl Watch<'_> {
+impl<'w> Watch<'w> {
+    /// `None` where nobody wants to know, and on a standby, whose WAL its primary archives.
+    pub fn of(
+        source: &Source,
+        target: &Target<'w>,
+        request: &'w Request,
+        start: &'w BackupStart,
+    ) -> Option<Self> {
+        request.archive_check.filter(|_| !source.is_standby).map(|patience| Watch {
+            home: target.home,
+            start,
+            segment_size: source.segment_size,
+            patience,
+            options: &request.connection,
+        })
+    }
+
     /// Stops the backup unless WAL arrives in time. The start of a backup switches to a new
     /// segment, so at least the one before is on its way. A copy that is done sooner than the watch
     /// is no reason to end it.

@@ -19,7 +19,7 @@ use crate::repository::{BackupId, Home, layout};
 use crate::storage::Body;
 
 /// More at once would cost memory, 32 MiB each, and help little.
-const UPLOADS_MAX: usize = 4;
+pub(super) const UPLOADS_MAX: usize = 4;
 
 /// Where the packs go and what stands in their headers.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl StreamWriter<'_> {
     }
 }
 
-fn note(halt: &Halt<'_>, outcome: Result<()>) {
+pub(super) fn note(halt: &Halt<'_>, outcome: Result<()>) {
     if let Err(error) = outcome {
         halt.fail(error);
     }
@@ -181,7 +181,7 @@ fn assemble(
     to_store.send((number, pack)).map_err(|_| others_stopped())
 }
 
-fn store_packs(
+pub(super) fn store_packs(
     target: &Target<'_>,
     halt: &Halt<'_>,
     packs: &Mutex<Receiver<(u32, PackBuilder)>>,

@@ -3,20 +3,25 @@
 //! Until the manifest is there, nothing is a backup: whatever fails or is interrupted leaves packs
 //! that nobody reads.
 
+mod session;
 mod source;
 mod archiver;
-mod stream;
+mod basis;
 mod local;
+mod stream;
 mod copy;
 mod tar_frames;
 mod halt;
 mod names;
+mod configuration;
 mod facts;
+mod damage;
 mod finish;
 mod report;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,26 +29,35 @@ use crate::codec::{Compression, Origin};
 use crate::commands::{App, Retries};
 use crate::config;
 use crate::error::{Context, Result};
-use crate::host::{self, clock};
-use crate::postgres::connection::{Connection, ConnectionOptions};
+use crate::host::{self, clock, termination};
+use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
+use basis::{Basis, Lineage};
 use copy::Target;
 use facts::Took;
-use source::Source;
+use local::Damage;
+use session::Session;
 
 pub use crate::commands::progress::Progress;
+pub use basis::Incremental;
 pub use report::Report;
 
 /// A store that is away for so long is away.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
 
+const TOLD_WHILE_PUBLISHING: &str = "walden: backup: told to stop while it published (hint: walden \
+                                     list says whether the backup is there.)";
+
 #[derive(Debug, Clone)]
 pub struct Request {
     /// To the server, of its SQL side: the replication connection is derived from it.
     pub connection: ConnectionOptions,
+    pub mode: config::BackupMode,
+    /// The data directory, where it is named.
+    pub pgdata: Option<PathBuf>,
     /// `None`: "walden" and the backup's id.
     pub label: Option<String>,
     /// What its owner wants noted, as `taken::notes` lets it pass.
@@ -57,6 +71,7 @@ pub struct Request {
     /// `None`: no look at the archiver.
     pub archive_check: Option<Duration>,
     pub compression: Compression,
+    pub incremental: Incremental,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -68,16 +83,14 @@ pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> 
 pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> Result<Report> {
     let clock = Instant::now();
     progress.enter("connecting to PostgreSQL");
-    let options = request.connection.clone().replication(true);
-    let mut connection = Connection::connect(&options)?;
-    let source = Source::identify(&mut connection)?;
+    let (mut session, source) = Session::open(request)?;
     let home = repository.home(source.system_identifier);
-    let ahead = archiver::check(&mut connection, &source, &home, request)?;
+    let ahead = archiver::check(session.connection(), &source, &home, request)?;
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
     let origin = Origin {
         host: host::name(),
-        source: connection.place().to_owned(),
+        source: session.connection().place().to_owned(),
         system_identifier: source.system_identifier,
         time: began,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -89,26 +102,35 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         compression: request.compression,
         jobs: jobs(request),
     };
-    let copied = stream::copy(&mut connection, &source, &target, request, progress)?;
+    let basis = basis::find(&home, &source, request, &mut session)?;
+    let wanted = Wanted { request, basis };
+    let copied = session.copy(&source, &target, wanted, progress)?;
     let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
-    let history = finish::ask_for_history(&mut connection, copied.start.timeline);
-    drop(connection);
+    let history = session.history(copied.start.timeline);
+    let mode = session.mode();
+    drop(session);
 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
-    let mut manifest = report::manifest(&source, &target, copied, (began, ended), label);
+    let lineage = copied.lineage.clone();
+    let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
+    damage::tell(&mut manifest, names.as_ref());
+    drop(names);
+    manifest.configuration = configuration::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };
     facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
+    let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, clock.elapsed()))
+    Ok(report::report(repository, &manifest, saved, lineage, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.
@@ -127,6 +149,12 @@ fn jobs(request: &Request) -> usize {
     request.jobs.map_or_else(processors, NonZeroUsize::get)
 }
 
+/// What is to be copied.
+pub struct Wanted<'w> {
+    request: &'w Request,
+    basis: Basis,
+}
+
 /// What the copy brought.
 pub struct Copied {
     start: BackupStart,
@@ -134,4 +162,7 @@ pub struct Copied {
     files: Vec<FileEntry>,
     sums: Vec<u64>,
     packs: Vec<Pack>,
+    lineage: Lineage,
+    /// Pages that the source itself has damaged, where they were looked at.
+    damage: Damage,
 }

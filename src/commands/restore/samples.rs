@@ -108,6 +108,8 @@ pub fn request(directory: &Path) -> Request {
         tablespace_root: None,
         owner: privileges::is_root().then(|| "nobody".to_owned()),
         system_identifier: None,
+        configuration: None,
+        max_rate: None,
         delta: false,
         include_databases: Vec::new(),
         jobs: 3,
@@ -205,7 +207,9 @@ fn manifest(tablespaces: &[(u32, &str)]) -> Manifest {
         label: None,
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: Some(CHUNK_BYTES as u64),
         tablespaces: tablespaces
             .iter()

@@ -8,6 +8,7 @@ mod service_file;
 mod pass_file;
 mod account;
 mod socket;
+pub mod cancel;
 mod tls;
 mod auth;
 mod wire;
@@ -22,6 +23,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use crate::error::{Error, ErrorKind, Result};
+use cancel::CancelRequest;
 use wire::Wire;
 
 pub(in crate::postgres) use wire::{Incoming, nonsense};
@@ -38,6 +40,8 @@ pub struct Connection {
     wire: Wire,
     parameters: BTreeMap<String, String>,
     place: String,
+    /// `None` where the server gave no key for it.
+    cancel_request: Option<CancelRequest>,
 }
 
 impl Connection {
@@ -105,6 +109,11 @@ impl Connection {
         &self.place
     }
 
+    /// Over a Unix socket: the server's files are this host's.
+    pub fn is_on_this_host(&self) -> bool {
+        self.wire.is_unix()
+    }
+
     /// Lets another thread end this connection.
     pub fn canceller(&self) -> Result<Canceller> {
         self.wire.canceller()
@@ -135,6 +144,20 @@ impl Connection {
     pub(in crate::postgres) fn next_is_progress(&mut self) -> Result<bool> {
         self.pass_over_asides()?;
         self.wire.next_is_copy_data_of(b'p')
+    }
+
+    /// Data for a COPY that the server has agreed to take.
+    pub(in crate::postgres) fn send_copy_data(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut message = BytesMut::new();
+        let data = frontend::CopyData::new(bytes).map_err(nonsense)?;
+        data.write(&mut message);
+        self.wire.send(&message)
+    }
+
+    pub(in crate::postgres) fn end_copy(&mut self) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::copy_done(&mut message);
+        self.wire.send(&message)
     }
 
     fn pass_over_asides(&mut self) -> Result<()> {

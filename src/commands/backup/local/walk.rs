@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::commands::backup::local::plan::{Content, Item};
+use crate::commands::backup::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::MajorVersion;
 use crate::postgres::data_files::{self, Fork, RelationDirectory, RelationFileName};
@@ -27,9 +28,16 @@ pub struct Ground<'g> {
     pub jobs: usize,
 }
 
+#[derive(Debug)]
+pub struct Walked {
+    pub items: Vec<Item>,
+    /// The tablespaces that lie elsewhere.
+    pub linked: Vec<u32>,
+}
+
 /// Every directory and file that belongs in a backup, in the order of the stream: those of each
 /// tablespace, then the rest. `global/pg_control` is not among them.
-pub fn walk(ground: &Ground<'_>) -> Result<Vec<Item>> {
+pub fn walk(ground: &Ground<'_>) -> Result<Walked> {
     let links = ground.links()?;
     let mut walk = Walk { ground, targets: BTreeSet::new(), items: Vec::new() };
     for (oid, target) in &links {
@@ -37,10 +45,17 @@ pub fn walk(ground: &Ground<'_>) -> Result<Vec<Item>> {
         walk.tablespace(*oid, target)?;
     }
     walk.directory("", ground.pgdata)?;
-    Ok(walk.items)
+    let linked = links.into_iter().map(|(oid, _)| oid).collect();
+    Ok(Walked { items: walk.items, linked })
 }
 
-impl Ground<'_> {
+impl<'g> Ground<'g> {
+    pub fn new(pgdata: &'g Path, source: &Source, catalog_version: u32, jobs: usize) -> Self {
+        let major = MajorVersion::from_server_version_num(source.server_version_num);
+        let version_directory = data_files::version_directory(major, catalog_version);
+        Ground { pgdata, major, version_directory, jobs }
+    }
+
     /// The tablespaces that lie elsewhere.
     fn links(&self) -> Result<Vec<(u32, PathBuf)>> {
         let folder = self.pgdata.join(data_files::TABLESPACES);
@@ -170,9 +185,8 @@ fn directory(path: String, mode: u32, modified: i64) -> Item {
 
 /// Temporary relations, and of unlogged ones all but what they begin with after a crash.
 fn is_left_out(directory: RelationDirectory, name: &str, unlogged: &BTreeSet<u32>) -> bool {
-    let is_unlogged = |file: RelationFileName| {
-        file.fork != Fork::Init && unlogged.contains(&file.number)
-    };
+    let is_unlogged =
+        |file: RelationFileName| file.fork != Fork::Init && unlogged.contains(&file.number);
     (directory.database != 0 && data_files::is_temporary_relation(name))
         || RelationFileName::parse(name).is_some_and(is_unlogged)
 }
@@ -262,6 +276,11 @@ fn found<T>(place: &Path, outcome: io::Result<T>) -> Result<Option<T>> {
 
 pub fn unreadable(place: &Path, error: io::Error) -> Error {
     Error::new(ErrorKind::Host, format!("cannot read {}", place.display()))
-        .hint("Run walden as the user that PostgreSQL runs as, or take the backup by --mode stream.")
+        .hint(
+            "Run walden as the user that PostgreSQL runs as, or take the backup by --mode stream.",
+        )
         .source(error)
 }
+
+#[cfg(test)]
+mod tests;
