@@ -128,6 +128,7 @@ fn manifest() -> Manifest {
         notes: Default::default(),
         taken: None,
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: None,
         timeline: TimelineId::new(1).expect("not 0"),
         start_lsn: Lsn(3 << 24),

@@ -139,6 +139,7 @@ fn manifest() -> Manifest {
         notes: Default::default(),
         taken: None,
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: None,
         wal_segment_size: SEGMENT_BYTES,
         timeline: timeline(),

@@ -76,8 +76,7 @@ pub struct Backup {
 
 impl Backup {
     pub fn run(self, app: &App) -> Result<()> {
-        // Nothing needs undoing: without a manifest there is no backup, and the server sees the
-        // connection close.
+        // Nothing of ours needs undoing: without a manifest there is no backup. The server is told.
         termination::exit_when_told(
             exit::code(ErrorKind::Interrupted),
             "walden: backup: told to stop; no backup was published",
@@ -88,8 +87,12 @@ impl Backup {
         }
         let request = self.request(app)?;
         let progress = Progress::default();
-        let report = shown(&progress, output, || backup::run(app, &request, &progress))?;
-        print(&report, output)
+        let outcome = shown(&progress, output, || backup::run(app, &request, &progress));
+        // What the server was asked to stop has failed; that it was told to is what counts.
+        termination::stand_still_if_leaving();
+        let report = outcome?;
+        print(&report, output)?;
+        sound(&report)
     }
 
     fn request(self, app: &App) -> Result<Request> {
@@ -149,6 +152,22 @@ fn print(report: &Report, output: Output) -> Result<()> {
     // The backup is there whether or not anybody reads of it.
     let _ = writeln!(std::io::stdout(), "{text}");
     Ok(())
+}
+
+/// The backup is there and can be restored; so can the damage.
+fn sound(report: &Report) -> Result<()> {
+    if report.damaged == 0 {
+        return Ok(());
+    }
+    let (id, pages) = (&report.id, pages(report.damaged));
+    let what = format!("backup {id} is published, with {pages} damaged on the server itself");
+    Err(Error::new(ErrorKind::FoundWrong, what).hint(
+        "Keep the older backups; look at the disk, and repair or rebuild the relations named above.",
+    ))
+}
+
+pub fn pages(number: u64) -> String {
+    if number == 1 { "1 page".to_owned() } else { format!("{number} pages") }
 }
 
 fn table(report: &Report) -> String {

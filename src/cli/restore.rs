@@ -1,5 +1,6 @@
 //! `walden restore`: flags to a request, progress to a bar; `text` has the words.
 
+mod extract;
 mod text;
 
 use std::io::IsTerminal as _;
@@ -15,11 +16,11 @@ use crate::cli::exit;
 use crate::cli::progress::shown;
 use crate::commands::progress::Progress;
 use crate::commands::restore::wait;
-use crate::commands::restore::{self, Prepared, Request, recovery};
+use crate::commands::restore::{self, Done, Prepared, Request, recovery};
 use crate::commands::{App, Retries};
 use crate::config::Output;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::{clock, termination};
+use crate::host::{clock, processors, termination};
 use crate::postgres::SystemIdentifier;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
@@ -30,7 +31,8 @@ const RETRY_FOR: Duration = Duration::from_secs(120);
 /// Places a backup and writes the recovery settings for a target.
 ///
 /// The newest backup that ended before the target is chosen. The plan is printed before anything
-/// is changed; --dry-run stops there. The directory must be empty or not there yet.
+/// is changed; --dry-run stops there. The directory must be empty or not there yet, or hold this
+/// cluster, with --delta. What was interrupted goes on when the same command is run again.
 ///
 /// There is no default target: say exactly one of --target-time, --target-lsn, --target-xid,
 /// --target-name, --target-immediate and --target-latest.
@@ -43,7 +45,7 @@ const RETRY_FOR: Duration = Duration::from_secs(120);
 /// archive of the one it was made from; --adopt lets it take over.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// The new data directory.
+    /// The new data directory; with --file the new file, or - for standard output.
     directory: PathBuf,
     #[command(flatten)]
     point: Point,
@@ -81,6 +83,16 @@ pub struct Restore {
     /// Fetch and read all WAL that will be replayed before anything is changed.
     #[arg(long)]
     check_wal: bool,
+    /// Into a directory that holds this cluster: files in it that are right are kept, the others
+    /// are changed, and all else in it is removed.
+    #[arg(long)]
+    delta: bool,
+    /// Only this database, by name; repeat it for more. template0, template1 and postgres come too;
+    /// the files of all others are left empty: drop them afterwards.
+    #[arg(long, value_name = "NAME")]
+    include_database: Vec<String>,
+    #[command(flatten)]
+    some: extract::Files,
     /// Print the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -96,8 +108,8 @@ pub struct Restore {
     jobs: Option<NonZeroUsize>,
 }
 
-const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: A directory without pg_control \
-                            is unfinished: remove it. A server that was started goes on.)";
+const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: Run the same command again: it \
+                            goes on with what is there. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
 #[derive(Debug, clap::Args)]
@@ -127,6 +139,9 @@ struct Point {
 
 impl Restore {
     pub fn run(self, app: &App) -> Result<()> {
+        if self.some.is_asked() {
+            return self.extract(app);
+        }
         let output = app.settings.output;
         let (dry_run, wait, pg_bin) = (self.dry_run, self.wait, self.pg_bin.clone());
         let checks_wal = self.check_wal;
@@ -143,10 +158,10 @@ impl Restore {
         if !output.json {
             print!("{}", text::plan_text(&prepared.plan, &TimeZone::system()));
         }
-        let mut outcome = None;
+        let (mut outcome, mut done) = (None, None);
         if !dry_run {
             termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
-            place(&prepared, output)?;
+            done = Some(place(&prepared, output)?);
             if let Some(installation) = installation {
                 let spinner = spinner(output.quiet || output.json);
                 let watch = |file: &str| spinner.set_message(format!("replaying {file}"));
@@ -156,13 +171,18 @@ impl Restore {
         }
         match (output.json, outcome) {
             (true, outcome) => {
-                let json = text::json(&prepared.plan, !dry_run, outcome.as_ref())?;
+                let json = text::json(&prepared.plan, done.as_ref(), outcome.as_ref())?;
                 println!("{json}");
             }
             (false, Some(outcome)) => print!("{}", text::outcome_text(&prepared, &outcome)),
-            (false, None) => print!("{}", text::next_step(&prepared.plan, dry_run)),
+            (false, None) => print!("{}", text::next_step(&prepared.plan, done.as_ref())),
         }
         Ok(())
+    }
+
+    fn jobs(&self, app: &App) -> usize {
+        let asked = self.jobs.or(app.settings.restore.jobs);
+        asked.map_or_else(|| processors().min(JOBS_UNASKED_MAX), NonZeroUsize::get)
     }
 
     fn request(self, app: &App) -> Result<Request> {
@@ -172,9 +192,7 @@ impl Restore {
                 .hint("Start it by its full path.")
         })?;
         let settings = &app.settings;
-        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let jobs = self.jobs.or(settings.restore.jobs);
-        let jobs = jobs.map_or_else(|| processors().min(JOBS_UNASKED_MAX), NonZeroUsize::get);
+        let jobs = self.jobs(app);
         Ok(Request {
             fetch_call: recovery::fetch_call(
                 &program,
@@ -195,6 +213,8 @@ impl Restore {
             tablespace_root: self.tablespace_root,
             owner: self.owner,
             system_identifier: self.system_identifier,
+            delta: self.delta,
+            include_databases: self.include_database,
             jobs,
         })
     }
@@ -259,7 +279,7 @@ fn bar(silent: bool, length: u64, shape: &str) -> ProgressBar {
     bar
 }
 
-fn place(prepared: &Prepared, output: Output) -> Result<()> {
+fn place(prepared: &Prepared, output: Output) -> Result<Done> {
     let progress = Progress::default();
     progress.enter("restoring");
     progress.expect(prepared.stream_bytes());

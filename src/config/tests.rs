@@ -150,7 +150,7 @@ fn nonsense_is_a_usage_error_with_a_hint() {
         ("WALDEN_S3_KMS_KEY_ID", "alias/x"),
         ("WALDEN_S3_SSE", "rot13"),
         ("WALDEN_BACKUP_JOBS", "0"),
-        ("WALDEN_BACKUP_MAX_RATE", "1KiB"),
+        ("WALDEN_BACKUP_MAX_RATE", "1B"),
         ("WALDEN_COMPRESSION_LEVEL", "22"),
         ("WALDEN_CONFIG", "/nowhere/walden.toml"),
     ];

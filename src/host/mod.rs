@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod bandwidth;
 pub mod clock;
 pub mod data_directory;
+pub mod file_systems;
 pub mod folders;
 pub mod lock;
 pub mod page_cache;

@@ -50,6 +50,9 @@ pub struct RecoverySettings {
     pub timeline: String,
     pub action: &'static str,
     pub archive_mode_off: bool,
+    /// Files were left empty on purpose: WAL that speaks of their pages is passed over, with a
+    /// warning, where the server would else end in PANIC (`log_invalid_page`, xlogutils.c).
+    pub ignore_invalid_pages: bool,
 }
 
 impl RecoverySettings {
@@ -79,6 +82,9 @@ impl RecoverySettings {
         setting(&mut block, "recovery_target_action", self.action);
         if self.archive_mode_off {
             setting(&mut block, "archive_mode", "off");
+        }
+        if self.ignore_invalid_pages {
+            setting(&mut block, "ignore_invalid_pages", "on");
         }
         block.push_str(BLOCK_END);
         block.push('\n');
@@ -162,6 +168,7 @@ mod tests {
             timeline: "3".into(),
             action: "pause",
             archive_mode_off: true,
+            ignore_invalid_pages: false,
         }
     }
 

@@ -59,6 +59,9 @@ pub struct Manifest {
     /// nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged_pages: Vec<DamagedPage>,
+    /// How many there are: more than are listed, where they are very many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub damaged: u64,
     pub tablespaces: Vec<Tablespace>,
     /// Raw bytes in each pack but the last.
     pub pack_bytes: u64,
@@ -88,6 +91,9 @@ pub struct DamagedPage {
     pub block: u32,
     /// For people: the checksum that stands in the page and the one it has.
     pub what: String,
+    /// Whose page it is, `database.schema.name`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -158,6 +164,11 @@ impl FileEntry {
             .unwrap_or(name);
         folder.map_or_else(|| name.to_owned(), |folder| format!("{folder}/{name}"))
     }
+}
+
+/// For keys that most manifests have no need of.
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Part {
@@ -232,6 +243,7 @@ impl Manifest {
             stored: self.stored(),
             files: self.file_count(),
             packs: self.packs.len(),
+            damaged: self.damaged,
         }
     }
 
@@ -315,6 +327,7 @@ pub mod samples {
             notes: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
             taken: None,
             damaged_pages: Vec::new(),
+            damaged: 0,
             tablespaces: Vec::new(),
             pack_bytes: PACK_BYTES,
             packs: vec![Pack { size: 9000, stored: 3000 }],

@@ -59,6 +59,9 @@ mod backup;
 /// And by reading the files beside the server.
 mod backup_local;
 
+/// `backup` told to stop at any instant.
+mod backup_cancel;
+
 /// What things are called, saved with a backup.
 mod names;
 

@@ -7,21 +7,22 @@ use jiff::tz::TimeZone;
 
 use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::catalog::recovery_plan::{GivenUp, Place, RecordKind, Side};
-use crate::commands::restore::plan::Backup;
+use crate::commands::restore::occupied::Into;
+use crate::commands::restore::plan::{Backup, PlannedInPlace};
 use crate::commands::restore::wait::{Ended, Outcome};
-use crate::commands::restore::{Plan, Prepared};
+use crate::commands::restore::{Done, Plan, Prepared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::recovery_settings::shell_word;
 use crate::postgres::wal::digest::TransactionEnd;
 
-/// Version 1 of the shape: the plan, whether it was carried out, and how recovery ended with
-/// --wait.
-pub fn json(plan: &Plan, restored: bool, outcome: Option<&Outcome>) -> Result<String> {
-    let mut shape = serde_json::to_value(plan)
-        .map_err(|e| Error::new(ErrorKind::Bug, "write the plan").source(e))?;
-    shape["restored"] = restored.into();
-    shape["recovery"] = serde_json::to_value(outcome)
-        .map_err(|e| Error::new(ErrorKind::Bug, "write the outcome").source(e))?;
+/// Version 1 of the shape: the plan, whether it was carried out, what was done, and how recovery
+/// ended with --wait.
+pub fn json(plan: &Plan, done: Option<&Done>, outcome: Option<&Outcome>) -> Result<String> {
+    let bug = |e| Error::new(ErrorKind::Bug, "write the outcome").source(e);
+    let mut shape = serde_json::to_value(plan).map_err(bug)?;
+    shape["restored"] = done.is_some().into();
+    shape["done"] = serde_json::to_value(done).map_err(bug)?;
+    shape["recovery"] = serde_json::to_value(outcome).map_err(bug)?;
     Ok(format!("{shape:#}"))
 }
 
@@ -50,6 +51,18 @@ pub fn plan_text(plan: &Plan, local: &TimeZone) -> String {
     line("WAL", wal_text(plan));
     line("timeline", plan.timeline_path.clone());
     line("estimate", estimate_text(&plan.estimate));
+    if let Some(in_place) = &plan.in_place {
+        line("in place", in_place_text(in_place));
+        if in_place.removed_files > 0 {
+            let files = counted(in_place.removed_files, "file");
+            let bytes = size(in_place.removed_bytes);
+            line("removes", format!("{files} ({bytes}) in it that do not belong there"));
+        }
+    }
+    if !plan.databases_left_out.is_empty() {
+        let names = plan.databases_left_out.join(", ");
+        line("databases", format!("the files of {names} are left empty: drop them afterwards"));
+    }
     for space in &plan.tablespaces {
         line("tablespace", format!("{} -> {}", space.from, space.to.display()));
     }
@@ -161,6 +174,37 @@ fn wal_text(plan: &Plan) -> String {
     text
 }
 
+fn in_place_text(in_place: &PlannedInPlace) -> String {
+    let what = match in_place.why {
+        Into::Unfinished => "an unfinished restore, which goes on",
+        _ => "this cluster, which is changed (--delta)",
+    };
+    let (files, bytes) = (counted(in_place.files, "file"), size(in_place.bytes));
+    format!("{what}: {files} ({bytes}) are compared, and what is right is kept")
+}
+
+fn done_text(done: &Done) -> String {
+    if *done == (Done { written: done.written, fetched: done.fetched, ..Done::default() }) {
+        return format!("restored: {} written", size(done.written));
+    }
+    let removed = match done.removed_files {
+        0 => String::new(),
+        files => format!(", {} removed", counted(files, "file")),
+    };
+    format!(
+        "restored: {} kept, {} written ({} fetched){removed}",
+        size(done.kept),
+        size(done.written),
+        size(done.fetched)
+    )
+}
+
+/// `1 file`, `3,214 files`
+fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(number))
+}
+
 fn estimate_text(estimate: &Estimate) -> String {
     let seconds = estimate.duration().as_secs();
     let duration = match seconds {
@@ -179,11 +223,11 @@ fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
-pub fn next_step(plan: &Plan, dry_run: bool) -> String {
-    if dry_run {
-        return "nothing was changed (--dry-run)\n".to_owned();
-    }
-    let mut text = "restored. Start the server as its owner; it recovers by itself:\n".to_owned();
+/// `None`: nothing was done.
+pub fn next_step(plan: &Plan, done: Option<&Done>) -> String {
+    let Some(done) = done else { return "nothing was changed (--dry-run)\n".to_owned() };
+    let mut text = done_text(done);
+    text += ". Start the server as its owner; it recovers by itself:\n";
     text += &format!("  pg_ctl start -D {}\n", quoted(&plan.directory));
     if plan.target.action == "pause" {
         text +=
@@ -228,11 +272,11 @@ pub fn outcome_text(prepared: &Prepared, outcome: &Outcome) -> String {
 mod tests {
     use jiff::tz::TimeZone;
 
-    use super::{estimate_text, given_up_text, plan_text, stop_text};
+    use super::{done_text, estimate_text, given_up_text, plan_text, stop_text};
     use crate::catalog::recovery_plan::estimate::Estimate;
     use crate::catalog::recovery_plan::{GivenUp, Place, RecordKind, Side};
-    use crate::commands::restore::prepare;
     use crate::commands::restore::samples::{Sample, request};
+    use crate::commands::restore::{Done, prepare};
     use crate::postgres::Lsn;
     use crate::postgres::wal::digest::TransactionEnd;
 
@@ -273,6 +317,13 @@ mod tests {
         assert!(given_up(0, true).unwrap().starts_with("at least 0 commits after the target will"));
         assert!(given_up(1, false).unwrap().starts_with("1 commit after the target will"));
         assert!(given_up(1_234_567, false).unwrap().starts_with("1,234,567 commits"));
+        let all = Done { written: 5 << 30, fetched: 1 << 30, ..Done::default() };
+        assert_eq!(done_text(&all), "restored: 5.0 GiB written");
+        let some = Done { written: 5 << 20, fetched: 1 << 20, kept: 5 << 30, ..Done::default() };
+        let said = "restored: 5.0 GiB kept, 5.0 MiB written (1.0 MiB fetched)";
+        assert_eq!(done_text(&some), said);
+        let removed = Done { removed_files: 1, ..some };
+        assert_eq!(done_text(&removed), format!("{said}, 1 file removed"));
         let day = Estimate::new(100 << 40, 1, 1 << 20);
         assert!(estimate_text(&day).starts_with("about 291 h 16 min: 100.0 TiB to fetch"));
         let fork = Place {

@@ -14,6 +14,7 @@ mod tar_frames;
 mod halt;
 mod names;
 mod facts;
+mod damage;
 mod finish;
 mod report;
 
@@ -27,7 +28,7 @@ use crate::codec::{Compression, Origin};
 use crate::commands::{App, Retries};
 use crate::config;
 use crate::error::{Context, Result};
-use crate::host::{self, clock};
+use crate::host::{self, clock, termination};
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
@@ -45,6 +46,9 @@ pub use report::Report;
 
 /// A store that is away for so long is away.
 const STORE_PATIENCE: Duration = Duration::from_secs(300);
+
+const TOLD_WHILE_PUBLISHING: &str = "walden: backup: told to stop while it published (hint: walden \
+                                     list says whether the backup is there.)";
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -114,13 +118,17 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
+    damage::tell(&mut manifest, names.as_ref());
+    drop(names);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };
     facts::add(&mut manifest, &source, &target, request, took);
     progress.enter("publishing the backup");
+    let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, lineage, clock.elapsed()))
+    Ok(report::report(repository, &manifest, saved, lineage, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.

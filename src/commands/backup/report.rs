@@ -8,7 +8,7 @@ use crate::commands::backup::basis::Lineage;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace, Taken};
+use crate::repository::manifest::{DamagedPage, Mode, PACK_BYTES, Tablespace, Taken};
 use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
@@ -46,10 +46,12 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
-    pub mode: Option<Mode>,
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
+    /// Pages that are damaged on the source: how many, and the first thousand.
+    pub damaged: u64,
+    pub damaged_pages: Vec<DamagedPage>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -83,6 +85,7 @@ pub fn manifest(
         notes: Default::default(),
         taken: None,
         damaged_pages: damage.pages,
+        damaged: damage.count,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
@@ -122,10 +125,11 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
-        mode: manifest.mode,
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
+        damaged: manifest.damaged,
+        damaged_pages: manifest.damaged_pages.clone(),
         names,
     }
 }

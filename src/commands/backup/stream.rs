@@ -50,6 +50,7 @@ pub fn copy(
     let mut basis = announce(connection, source, (target.home, request), basis)?;
     wanted.is_incremental = matches!(basis, Basis::Parent(_));
     let mut canceller = connection.canceller()?;
+    let mut _cancel = connection.cancel_when_told()?;
     progress.enter("waiting for the server's checkpoint");
     connection.set_read_timeout(None)?;
     let mut backup = match BaseBackup::begin(connection, &wanted) {
@@ -58,6 +59,7 @@ pub fn copy(
             wanted.is_incremental = false;
             reconnect(connection, request)?;
             canceller = connection.canceller()?;
+            _cancel = connection.cancel_when_told()?;
             BaseBackup::begin(connection, &wanted)?
         }
         begun => begun?,

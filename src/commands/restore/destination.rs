@@ -6,18 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
-use rustix::fs::{Access, access, statvfs};
-use rustix::process::{Pid, test_kill_process};
+use rustix::fs::statvfs;
 
 use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::commands::restore::Request;
-use crate::commands::restore::placement::Link;
+use crate::commands::restore::marker::Marker;
+use crate::commands::restore::occupied::{self, Into};
+use crate::commands::restore::placement::{Link, Placement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::{self, User};
 use crate::repository::Manifest;
 
-/// Lies in a directory from the first file to the last one: whoever finds it knows what it is.
-pub const UNFINISHED: &str = "walden-restore.unfinished";
 /// File systems give out whole blocks.
 const BLOCK_BYTES: u64 = 4096;
 /// A server that recovers keeps replayed WAL up to its next restart point or so, two at most: twice
@@ -31,85 +30,34 @@ pub struct Destination {
     pub links: Vec<Link>,
     /// Whom the files shall belong to; `None`: to us.
     pub owner: Option<User>,
+    /// What lies there already.
+    pub into: Into,
+}
+
+impl Destination {
+    /// The data directory and the places of its tablespaces.
+    pub fn roots(&self) -> Vec<&Path> {
+        let links = self.links.iter().map(|link| link.to.as_path());
+        std::iter::once(self.directory.as_path()).chain(links).collect()
+    }
 }
 
 /// Looks at the host without changing it.
-pub fn examine(
-    request: &Request,
-    manifest: &Manifest,
-    estimate: &Estimate,
-    repository: &str,
-) -> Result<Destination> {
+pub fn examine(request: &Request, manifest: &Manifest, repository: &str) -> Result<Destination> {
     let directory = absolute(&request.directory)?;
-    refuse_live_server(&directory)?;
-    refuse_taken(&directory, "the directory")?;
+    occupied::refuse_live_server(&directory)?;
+    let into = occupied::look(&directory, &Marker::new(request, manifest), request.delta)?;
     refuse_dangerous(&directory, repository)?;
     let links = links(request, manifest, &directory)?;
     for link in &links {
-        refuse_taken(&link.to, &format!("the place of tablespace {}", link.from))?;
+        occupied::expect_own(link, &directory, into)?;
         refuse_dangerous(&link.to, repository)?;
     }
     let owner = owner(request, &directory)?;
-    refuse_full(manifest, estimate, &directory, &links)?;
-    Ok(Destination { directory, links, owner })
+    Ok(Destination { directory, links, owner, into })
 }
 
-fn refuse_live_server(directory: &Path) -> Result<()> {
-    let Ok(lock) = fs::read_to_string(directory.join("postmaster.pid")) else { return Ok(()) };
-    // A single-user server writes its process id with a minus.
-    let first = lock.lines().next().unwrap_or_default().trim().trim_start_matches('-');
-    let Some(process) = first.parse().ok().and_then(Pid::from_raw) else { return Ok(()) };
-    if test_kill_process(process) == Err(rustix::io::Errno::SRCH) {
-        return Ok(());
-    }
-    Err(refused(format!(
-        "a server runs in {}: postmaster.pid names process {first}, which lives",
-        directory.display()
-    ))
-    .hint("Stop it with pg_ctl stop, or restore into another directory."))
-}
-
-fn refuse_taken(path: &Path, what: &str) -> Result<()> {
-    let shown = path.display();
-    let mut entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return expect_writable(existing(path), path);
-        }
-        Err(error) => {
-            return Err(refused(format!("{what} {shown} cannot be used"))
-                .source(error)
-                .hint("Name a directory that is empty or not there yet, and that you may write."));
-        }
-    };
-    if path.join(UNFINISHED).exists() {
-        return Err(refused(format!("{what} {shown} holds an unfinished restore"))
-            .hint("If none is running there, remove the directory and try again."));
-    }
-    match entries.next() {
-        None => expect_writable(path, path),
-        Some(first) => {
-            let first = first.map(|entry| entry.file_name()).unwrap_or_default();
-            Err(refused(format!("{what} {shown} is not empty: it holds {}", first.display())).hint(
-                "Restore into an empty or new directory; move away what is there, you may need it.",
-            ))
-        }
-    }
-}
-
-fn expect_writable(folder: &Path, wanted: &Path) -> Result<()> {
-    access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
-        refused(format!(
-            "{} cannot be made: {} is not writable",
-            wanted.display(),
-            folder.display()
-        ))
-        .source(error)
-        .hint("Run as the user PostgreSQL belongs to, and give that user the directory.")
-    })
-}
-
-fn refuse_dangerous(path: &Path, repository: &str) -> Result<()> {
+pub fn refuse_dangerous(path: &Path, repository: &str) -> Result<()> {
     let shown = path.display();
     let elsewhere = "Name a directory outside of it.";
     if path.parent().is_none() {
@@ -185,7 +133,7 @@ fn refuse_overlap(links: &[Link], directory: &Path) -> Result<()> {
 }
 
 /// PostgreSQL refuses to run as root and wants to own its files.
-fn owner(request: &Request, directory: &Path) -> Result<Option<User>> {
+pub fn owner(request: &Request, directory: &Path) -> Result<Option<User>> {
     if !privileges::is_root() {
         return match &request.owner {
             Some(name) => Err(refused(format!("only root can give files to {name}"))
@@ -208,29 +156,38 @@ fn owner(request: &Request, directory: &Path) -> Result<Option<User>> {
     })
 }
 
-/// What the backup's files need on each file system, and in the data directory the WAL that is
-/// kept while it is replayed. By how much replay lets the files grow nobody knows.
-fn refuse_full(
-    manifest: &Manifest,
+/// What the files need on each file system, and in the data directory the WAL that is kept while it
+/// is replayed; `disk_bytes` are those of what is overwritten or removed. By how much replay lets
+/// the files grow nobody knows.
+pub fn refuse_full(
+    placement: &Placement,
+    destination: &Destination,
     estimate: &Estimate,
-    directory: &Path,
-    links: &[Link],
+    disk_bytes: u64,
 ) -> Result<()> {
     let device =
         |folder: &Path| fs::metadata(folder).map(|metadata| metadata.dev()).unwrap_or_default();
     let wal = estimate.wal_bytes.min(WAL_KEPT_BYTES_MAX);
+    let directory = destination.directory.as_path();
     let mut needed: BTreeMap<u64, (u64, &Path)> = BTreeMap::new();
     needed.insert(device(existing(directory)), (wal, existing(directory)));
-    for file in &manifest.files {
-        let in_link = |link: &&Link| file.path.starts_with(&format!("pg_tblspc/{}/", link.oid));
-        let place = links.iter().find(in_link).map_or(directory, |link| link.to.as_path());
+    let links = &destination.links;
+    let places: Vec<&Path> =
+        links.iter().map(|link| link.to.as_path()).chain([directory]).collect();
+    let mut bytes = vec![0; places.len()];
+    for file in &placement.files {
+        let place = places.iter().position(|place| file.path.starts_with(place));
+        let pieces = placement.pieces_of(file).iter();
+        let size: u64 = pieces.map(|piece| piece.length.next_multiple_of(BLOCK_BYTES)).sum();
+        bytes[place.unwrap_or(places.len() - 1)] += size;
+    }
+    for (place, bytes) in places.into_iter().zip(bytes) {
         let folder = existing(place);
-        let bytes = file.size.next_multiple_of(BLOCK_BYTES);
         needed.entry(device(folder)).or_insert((0, folder)).0 += bytes;
     }
     for (bytes, folder) in needed.into_values() {
         let Ok(space) = statvfs(folder) else { continue };
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let free = space.f_bavail.saturating_mul(space.f_frsize).saturating_add(disk_bytes);
         if bytes > free {
             return Err(refused(format!(
                 "not enough space: {} needed, {} free on the file system of {}",
@@ -248,7 +205,7 @@ fn refuse_full(
 }
 
 /// With links resolved as far as the path exists, so that two spellings of a place are one.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub fn absolute(path: &Path) -> Result<PathBuf> {
     let full = std::path::absolute(path).map_err(|error| {
         Error::new(ErrorKind::Usage, format!("{} is not a path", path.display()))
             .source(error)
@@ -265,11 +222,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// The path itself, or the nearest folder above it that exists.
-fn existing(path: &Path) -> &Path {
+pub fn existing(path: &Path) -> &Path {
     path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"))
 }
 
-fn refused(message: String) -> Error {
+pub fn refused(message: String) -> Error {
     Error::new(ErrorKind::Refused, message)
 }
 

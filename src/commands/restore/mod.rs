@@ -3,32 +3,43 @@
 
 pub mod records;
 pub mod check_wal;
+pub mod chain;
+pub mod pieces;
+pub mod databases;
 pub mod placement;
+pub mod marker;
+pub mod occupied;
 pub mod destination;
+pub mod in_place;
 pub mod plan;
+pub mod carry_out;
+pub mod compare;
+pub mod targets;
 pub mod place;
 pub mod settle;
 pub mod recovery;
 pub mod wait;
+pub mod extract;
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::catalog::recovery_plan::{Known, decide};
 use crate::catalog::{Decision, Target, TargetAction, Wanted};
 use crate::commands::survey::{self, Memory};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock;
 use crate::host::privileges::{self, User};
 use crate::postgres::installation::Installation;
 use crate::postgres::{MajorVersion, SystemIdentifier};
 use crate::repository::{Home, Manifest, Repository};
 
+pub use carry_out::Done;
 pub use plan::Plan;
 
+use chain::Chain;
+use databases::Databases;
 use destination::Destination;
+use occupied::Into;
 use placement::Placement;
 use records::WalRecords;
 
@@ -49,6 +60,10 @@ pub struct Request {
     /// Whom the files shall belong to, where root restores.
     pub owner: Option<String>,
     pub system_identifier: Option<SystemIdentifier>,
+    /// Keep what is right in a directory that holds this cluster, and change the rest.
+    pub delta: bool,
+    /// The databases that are restored with their content; none: all of them.
+    pub include_databases: Vec<String>,
     /// Packs fetched and placed at the same time; each holds up to 64 MiB.
     pub jobs: usize,
     /// The words of a call of walden that finds this repository; see `recovery::fetch_call`.
@@ -96,7 +111,7 @@ pub struct Prepared {
     pub plan: Plan,
     pub decision: Decision,
     home: Home,
-    manifest: Manifest,
+    chain: Chain,
     destination: Destination,
     placement: Placement,
     request: Request,
@@ -123,13 +138,24 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     request.refuse_standby_at_a_fork(&decision)?;
     let manifest = home.manifest(&decision.backup.id.parse()?)?;
     survey::expect_as_summarized(&decision.backup, &manifest)?;
-    let mut plan = Plan::new(&request, &manifest, &decision);
-    let destination = destination::examine(&request, &manifest, &plan.estimate, &repository.url())?;
-    let placement = Placement::new(&manifest, &destination.directory, &destination.links)?;
-    let settings = recovery::settings(&request, version(&manifest), &decision);
+    let destination = destination::examine(&request, &manifest, &repository.url())?;
+    let databases = Databases::find(&home, &manifest, &request.include_databases)?;
+    let chain = Chain::load(&home, manifest)?;
+    let is_empty = |path: &str| databases.is_empty(path);
+    let placement = Placement::new(&chain, &destination.directory, &destination.links, &is_empty)?;
+    let mut plan = Plan::new(&request, &chain, &placement, &decision);
+    let in_place = match destination.into {
+        Into::Empty => None,
+        Into::Unfinished | Into::Delta => Some(in_place::look(&placement, &destination.roots())?),
+    };
+    let disk_bytes = in_place.as_ref().map_or(0, |found| found.disk_bytes);
+    destination::refuse_full(&placement, &destination, &plan.estimate, disk_bytes)?;
+    let settings = recovery::settings(&request, version(chain.newest()), &decision);
     plan.place(home.url(), &destination, recovery::signal_file(&request), settings.block());
+    plan.describe_in_place(&destination, in_place.as_ref(), &placement);
+    plan.databases_left_out = databases.left_out;
     plan.notes.extend(survey.notes);
-    let mut prepared = Prepared { plan, decision, home, manifest, destination, placement, request };
+    let mut prepared = Prepared { plan, decision, home, chain, destination, placement, request };
     prepared.warn();
     Ok(prepared)
 }
@@ -145,12 +171,12 @@ impl Prepared {
     }
 
     pub fn version(&self) -> MajorVersion {
-        version(&self.manifest)
+        version(self.chain.newest())
     }
 
     /// What `progress` will have been told in the end.
     pub fn stream_bytes(&self) -> u64 {
-        self.manifest.packs.iter().map(|pack| pack.size).sum()
+        self.placement.bytes()
     }
 
     pub fn directory(&self) -> &Path {
@@ -168,7 +194,7 @@ impl Prepared {
     /// Whether the server would find a `postgresql.conf`; packages such as Debian's keep it
     /// elsewhere.
     pub fn has_configuration(&self) -> bool {
-        self.manifest.files.iter().any(|file| file.path == "postgresql.conf")
+        self.chain.newest().files.iter().any(|file| file.path == "postgresql.conf")
     }
 
     /// What will keep the server from starting, but is not ours to refuse.
@@ -194,74 +220,10 @@ impl Prepared {
             ));
         }
     }
-
-    /// Restores. `progress` is told the raw bytes placed, from any thread.
-    ///
-    /// Interrupted or failed, the directory has no `pg_control`, so no server starts in it.
-    pub fn carry_out(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        let (directory, owner) = (&self.destination.directory, self.owner());
-        let unfinished = directory.join(destination::UNFINISHED);
-        make_ready(directory, owner)?;
-        for link in &self.destination.links {
-            make_ready(&link.to, owner)?;
-        }
-        recovery::write_file(&unfinished, UNFINISHED_TEXT.as_bytes(), owner)?;
-        self.fill(progress).map_err(|error| {
-            error.hint(format!("Remove the unfinished {} and try again.", directory.display()))
-        })?;
-        fs::remove_file(&unfinished)
-            .map_err(|error| host_failed(format!("remove {}", unfinished.display()), error))?;
-        settle::sync(directory)
-    }
-
-    fn fill(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<()> {
-        let (placement, jobs) = (&self.placement, self.request.jobs);
-        let control = place::place(&self.home, &self.manifest, placement, jobs, progress)?;
-        settle::settle(placement, self.owner(), jobs)?;
-        let settings = recovery::settings(&self.request, self.version(), &self.decision);
-        recovery::write(&self.destination, &settings, recovery::signal_file(&self.request))?;
-        self.write_control(&control).context(|| "write pg_control")
-    }
-
-    /// New, and only once everything else is on disk.
-    fn write_control(&self, content: &[u8]) -> Result<()> {
-        let path = &self.placement.control.path;
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create_new(true)
-            .mode(self.placement.control.mode)
-            .open(path)
-            .and_then(|mut file| {
-                file.write_all(content)?;
-                file.sync_all()
-            })
-            .map_err(|error| host_failed(path.display().to_string(), error))?;
-        privileges::give(path, self.owner())?;
-        path.parent().map_or(Ok(()), settle::sync)
-    }
 }
-
-const UNFINISHED_TEXT: &str =
-    "walden restore has not finished here. If none is running, remove this directory.\n";
 
 fn version(manifest: &Manifest) -> MajorVersion {
     MajorVersion::from_server_version_num(manifest.server_version_num)
-}
-
-/// Makes a directory, private, and those above it that are missing, all the owner's.
-fn make_ready(directory: &Path, owner: Option<&User>) -> Result<()> {
-    let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
-    for (depth, path) in missing.iter().enumerate().rev() {
-        let mode = if depth == 0 { 0o700 } else { 0o755 };
-        DirBuilder::new()
-            .mode(mode)
-            .create(path)
-            .map_err(|error| host_failed(format!("make {}", path.display()), error))?;
-        privileges::give(path, owner)?;
-        path.parent().map_or(Ok(()), settle::sync)?;
-    }
-    Ok(())
 }
 
 /// A local file or directory failed us.
@@ -280,3 +242,5 @@ fn host_failed(doing: String, error: std::io::Error) -> Error {
 pub mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod chain_tests;

@@ -1,195 +1,229 @@
 //! Packs to files: fetched and written in parallel, each byte at its place.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::ops::Range;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::codec::Header;
 use crate::commands::restore::host_failed;
-use crate::commands::restore::placement::{Placed, Placement};
+use crate::commands::restore::pieces::Piece;
+use crate::commands::restore::placement::Placement;
+use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::repository::{Home, Manifest, layout};
+use crate::repository::{Home, Manifest, PackReader, PackSink};
 
-/// Root may be writing into a directory of a user who must not lead it elsewhere.
-pub const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-
-/// Makes the directories and writes every file but `pg_control`, whose content it returns.
-///
-/// `progress` is told the raw bytes placed, from any thread. Memory: one stored pack a job.
-pub fn place(
-    home: &Home,
-    manifest: &Manifest,
-    placement: &Placement,
-    jobs: usize,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<Vec<u8>> {
-    make_directories(placement)?;
-    for file in placement.files.iter().filter(|file| file.size == 0) {
-        open(&file.path)?;
-    }
-    let control = Mutex::new(vec![0; placement.control.size as usize]);
-    let (next, stop) = (AtomicU32::new(0), AtomicBool::new(false));
-    let work = || -> Result<()> {
-        while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number as usize >= manifest.packs.len() {
-                break;
-            }
-            let mut spread = Spread::new(placement, &control, number, manifest.pack_bytes);
-            place_pack(home, manifest, number, |piece| {
-                spread.write(piece)?;
-                progress(piece.len() as u64);
-                Ok(())
-            })
-            .inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(panicked))
-    })?;
-    expect_whole(placement)?;
-    Ok(control.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+/// A piece, and which file it is of.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub file: u32,
+    pub piece: Piece,
 }
 
-/// What was given to `sink` counts only once this returns: the checksums come last.
-fn place_pack(
-    home: &Home,
-    manifest: &Manifest,
+/// What is to be fetched, pack by pack.
+pub struct Work<'a> {
+    chain: &'a [Manifest],
+    /// For each backup, in the order of its stream.
+    wanted: Vec<Vec<Wanted>>,
+    tasks: Vec<Task>,
+}
+
+/// One pack of one backup, and which of its backup's pieces lie in it.
+struct Task {
+    source: usize,
     number: u32,
-    sink: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let id = &manifest.id;
-    let lost = "Choose another backup with --backup; this one is damaged.";
-    let header = home.get_pack(id, number, sink).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => error.with_kind(ErrorKind::Corrupt).hint(lost),
-        ErrorKind::Corrupt => error.hint(lost),
-        _ => error,
-    });
-    let header = header.context(|| format!("place pack {number} of backup {id}"))?;
-    let expected = manifest.packs[number as usize].size;
-    // All full packs have one size: what tells those of two backups apart is who made them when.
-    let is_named_so = header.name == layout::pack_name(number);
-    if header.size == expected && is_named_so && header.origin == manifest.origin {
-        return Ok(());
+    pieces: Range<usize>,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(chain: &'a [Manifest], all: impl IntoIterator<Item = Wanted>) -> Work<'a> {
+        let mut wanted: Vec<Vec<Wanted>> = chain.iter().map(|_| Vec::new()).collect();
+        for one in all {
+            wanted[one.piece.source as usize].push(one);
+        }
+        let mut tasks = Vec::new();
+        for (source, (pieces, manifest)) in wanted.iter_mut().zip(chain).enumerate() {
+            pieces.sort_unstable_by_key(|one| one.piece.offset);
+            for number in 0..manifest.packs.len() as u32 {
+                let pieces = lying_in(pieces, &pack_range(manifest, number));
+                if !pieces.is_empty() {
+                    tasks.push(Task { source, number, pieces });
+                }
+            }
+        }
+        Work { chain, wanted, tasks }
     }
-    let Header { name, size, origin, .. } = header;
-    let found = format!("it is {name} of {size} bytes from {origin}");
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        format!("pack {number} of backup {id} is not the one of its manifest: {found}"),
-    )
-    .hint(lost))
+
+    /// Every piece of every file.
+    pub fn of_all(chain: &'a [Manifest], placement: &Placement) -> Work<'a> {
+        let files = (0u32..).zip(&placement.files);
+        let of_file = |(file, placed)| {
+            placement.pieces_of(placed).iter().map(move |piece| Wanted { file, piece: *piece })
+        };
+        Work::new(chain, files.flat_map(of_file))
+    }
+
+    /// Fetches and writes all of it; returns how many stored bytes were fetched.
+    ///
+    /// `progress` is told the raw bytes placed, from any thread. Memory: one stored pack a job.
+    pub fn carry_out(
+        &self,
+        home: &Home,
+        targets: &Targets<'_>,
+        jobs: usize,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64> {
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let fetched = AtomicU64::new(0);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        let work = || -> Result<()> {
+            let mut reader = PackReader::new(home)?;
+            while !stop.load(Ordering::Relaxed) {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                let Some(task) = self.tasks.get(task) else { break };
+                fetched.fetch_add(
+                    self.fetch(task, &mut reader, targets, progress)?,
+                    Ordering::Relaxed,
+                );
+            }
+            Ok(())
+        };
+        let run = || {
+            if let Err(error) = work() {
+                stop.store(true, Ordering::Relaxed);
+                let mut failure = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                failure.get_or_insert(error);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..jobs.clamp(1, self.tasks.len().max(1)) {
+                scope.spawn(run);
+            }
+        });
+        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(fetched.into_inner()),
+        }
+    }
+
+    fn fetch(
+        &self,
+        task: &Task,
+        reader: &mut PackReader<'_>,
+        targets: &Targets<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64> {
+        let manifest = &self.chain[task.source];
+        let pack = pack_range(manifest, task.number);
+        let wanted = &self.wanted[task.source][task.pieces.clone()];
+        let ranges = ranges(wanted, &pack);
+        let mut spread =
+            Spread { manifest, begin: pack.start, wanted, targets, progress, current: None };
+        let fetched = reader.read(manifest, task.number, &ranges, &mut spread);
+        fetched.context(|| format!("place pack {} of backup {}", task.number, manifest.id))
+    }
+}
+
+/// Where a pack lies in its stream.
+pub fn pack_range(manifest: &Manifest, number: u32) -> Range<u64> {
+    let begin = u64::from(number) * manifest.pack_bytes;
+    begin..begin + manifest.packs[number as usize].size
+}
+
+/// Those of the pieces, which rise in the stream, that have a part in the range.
+fn lying_in(pieces: &[Wanted], range: &Range<u64>) -> Range<usize> {
+    let end = |one: &Wanted| one.piece.offset + one.piece.length;
+    let first = pieces.partition_point(|one| end(one) <= range.start);
+    let after = pieces.partition_point(|one| one.piece.offset < range.end);
+    first..after.max(first)
+}
+
+/// What of a pack is wanted, counted from its beginning.
+fn ranges(wanted: &[Wanted], pack: &Range<u64>) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::with_capacity(wanted.len());
+    for Wanted { piece, .. } in wanted {
+        let begin = piece.offset.max(pack.start) - pack.start;
+        let end = (piece.offset + piece.length).min(pack.end) - pack.start;
+        match ranges.last_mut().filter(|last| last.end == begin) {
+            Some(last) => last.end = end,
+            None => ranges.push(begin..end),
+        }
+    }
+    ranges
 }
 
 /// One pack's part of the stream, piece by piece.
 struct Spread<'a> {
-    placement: &'a Placement,
-    control: &'a Mutex<Vec<u8>>,
-    /// In the stream.
-    position: u64,
-    /// The file written last, by its place in the list: most pieces go on where the last one ended.
-    current: Option<(usize, File)>,
+    manifest: &'a Manifest,
+    /// Where the pack begins in the stream.
+    begin: u64,
+    wanted: &'a [Wanted],
+    targets: &'a Targets<'a>,
+    progress: &'a (dyn Fn(u64) + Sync),
+    /// The file written last: most pieces go on where the last one ended.
+    current: Option<Target<'a>>,
 }
 
-impl<'a> Spread<'a> {
-    fn new(
-        placement: &'a Placement,
-        control: &'a Mutex<Vec<u8>>,
-        number: u32,
-        pack_bytes: u64,
-    ) -> Self {
-        let position = u64::from(number) * pack_bytes;
-        Spread { placement, control, position, current: None }
-    }
-
-    fn write(&mut self, piece: &[u8]) -> Result<()> {
-        let begin = self.position;
-        self.position += piece.len() as u64;
-        if let Some((part, offset)) = overlap(&self.placement.control, begin, piece) {
-            let mut control =
-                self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            control[offset as usize..offset as usize + part.len()].copy_from_slice(part);
+impl PackSink for Spread<'_> {
+    fn take(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        let begin = self.begin + at;
+        let range = begin..begin + bytes.len() as u64;
+        let mut placed = 0;
+        for Wanted { file, piece } in &self.wanted[lying_in(self.wanted, &range)] {
+            let from = piece.offset.max(range.start);
+            let to = (piece.offset + piece.length).min(range.end);
+            let part = &bytes[(from - begin) as usize..(to - begin) as usize];
+            self.target(*file as usize)?.write(piece.at + (from - piece.offset), part)?;
+            placed += part.len() as u64;
         }
-        let files = &self.placement.files;
-        let first = files.partition_point(|file| file.end() <= begin);
-        for (index, file) in files.iter().enumerate().skip(first) {
-            if file.offset >= self.position {
-                break;
-            }
-            if let Some((part, offset)) = overlap(file, begin, piece) {
-                self.file(index)?
-                    .write_all_at(part, offset)
-                    .map_err(|e| cannot("write", file, e))?;
-            }
-        }
+        (self.progress)(placed);
         Ok(())
     }
 
-    fn file(&mut self, index: usize) -> Result<&File> {
-        let kept = self.current.take().filter(|(current, _)| *current == index);
+    fn owner(&self, raw: &Range<u64>) -> String {
+        let range = self.begin + raw.start..self.begin + raw.end;
+        let entries = self.wanted[lying_in(self.wanted, &range)].iter().map(|one| one.piece.entry);
+        let mut entries: Vec<u32> = entries.collect();
+        entries.dedup();
+        let Some(first) = entries.first() else { return String::new() };
+        let name = &self.manifest.files[*first as usize].path;
+        match entries.len() {
+            1 => name.clone(),
+            more => format!("{name} and {} more", more - 1),
+        }
+    }
+}
+
+impl<'a> Spread<'a> {
+    fn target(&mut self, file: usize) -> Result<&mut Target<'a>> {
+        let kept = self.current.take().filter(|target| target.index == file);
         let kept = match kept {
             Some(kept) => kept,
-            None => (index, open(&self.placement.files[index].path)?),
+            None => self.targets.open(file)?,
         };
-        Ok(&self.current.insert(kept).1)
+        Ok(self.current.insert(kept))
     }
 }
 
-/// The part of `piece`, which begins at `begin` in the stream, that is of `file`, and where in it.
-fn overlap<'p>(file: &Placed, begin: u64, piece: &'p [u8]) -> Option<(&'p [u8], u64)> {
-    let from = begin.max(file.offset);
-    let to = (begin + piece.len() as u64).min(file.end());
-    (from < to)
-        .then(|| (&piece[(from - begin) as usize..(to - begin) as usize], from - file.offset))
-}
-
-/// Two workers may write one file: whoever comes first creates it, nobody truncates it.
-fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(NO_LINK)
-        .open(path)
-        .map_err(|error| host_failed(format!("create {}", path.display()), error))
-}
-
-/// Private until all is settled; the last mode comes then.
-fn make_directories(placement: &Placement) -> Result<()> {
+/// Private until all is settled; the last mode comes then. Parents come first.
+pub fn make_directories(placement: &Placement) -> Result<()> {
     for path in placement.directories.keys() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| host_failed(format!("make {}", path.display()), error))?;
-    }
-    Ok(())
-}
-
-/// A hole in the packs would leave a short file; none is believed to be there without a look.
-fn expect_whole(placement: &Placement) -> Result<()> {
-    for file in &placement.files {
-        let length = fs::metadata(&file.path).map_err(|e| cannot("look at", file, e))?.len();
-        if length != file.size {
-            let path = file.path.display();
-            let message = format!("{path} has {length} bytes, its manifest says {}", file.size);
-            return Err(Error::new(ErrorKind::Corrupt, message)
-                .hint("Choose another backup with --backup; this one is damaged."));
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            outcome => {
+                outcome.map_err(|error| host_failed(format!("make {}", path.display()), error))?
+            }
         }
     }
     Ok(())
 }
 
-fn cannot(verb: &str, file: &Placed, error: std::io::Error) -> Error {
-    host_failed(format!("{verb} {}", file.path.display()), error)
-}
-
-fn panicked<T>(panic: Box<dyn std::any::Any + Send>) -> T {
-    std::panic::resume_unwind(panic)
+/// What is left to do would have no end: a piece that no pack has.
+pub fn expect_whole(targets: &Targets<'_>) -> Result<()> {
+    let short = (0..targets.placement.files.len()).find(|file| !targets.has_nothing_to_come(*file));
+    let Some(file) = short.map(|file| targets.file(file)) else { return Ok(()) };
+    let message = format!("not all of {} is in the packs", file.path.display());
+    Err(Error::new(ErrorKind::Corrupt, message)
+        .hint("Choose another backup with --backup; this one is damaged."))
 }

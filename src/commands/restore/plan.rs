@@ -11,9 +11,12 @@ use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::catalog::recovery_plan::{GivenUp, Place};
 use crate::catalog::{Decision, Target};
 use crate::commands::restore::Request;
+use crate::commands::restore::chain::Chain;
 use crate::commands::restore::check_wal::CheckedWal;
 use crate::commands::restore::destination::Destination;
-use crate::commands::restore::placement::Link;
+use crate::commands::restore::in_place::InPlace;
+use crate::commands::restore::occupied::{self, Into};
+use crate::commands::restore::placement::{Link, Placement};
 use crate::postgres::wal::digest::TransactionEnd;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
 use crate::repository::{BackupId, Manifest};
@@ -43,6 +46,10 @@ pub struct Plan {
     /// Whom the files will belong to, where that is not who runs walden.
     pub owner: Option<String>,
     pub tablespaces: Vec<Link>,
+    /// What lies in the directory already, by its names and lengths; `None`: nothing.
+    pub in_place: Option<PlannedInPlace>,
+    /// Databases whose files will be empty.
+    pub databases_left_out: Vec<String>,
     pub signal_file: String,
     /// The block in `postgresql.auto.conf`.
     pub settings: String,
@@ -58,7 +65,7 @@ pub struct Backup {
     pub ended: Timestamp,
     /// Raw bytes of all files.
     pub size: u64,
-    /// Bytes to fetch at most, of the whole chain.
+    /// Bytes to fetch, about, of the whole chain.
     pub stored: u64,
     /// The backups it is put together from, the full one first and itself last.
     pub chain: Vec<String>,
@@ -66,6 +73,18 @@ pub struct Backup {
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
     pub server_version_num: u32,
+}
+
+/// What of the files in the directory may be kept, before they are compared.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PlannedInPlace {
+    pub why: Into,
+    /// Files of the backup that are there, and the bytes of them that may be right.
+    pub files: u64,
+    pub bytes: u64,
+    /// What does not belong there, and will be removed.
+    pub removed_files: u64,
+    pub removed_bytes: u64,
 }
 
 /// The unbroken WAL that is archived from the backup's start on.
@@ -103,14 +122,20 @@ pub struct PlannedTarget {
 
 impl Plan {
     /// What was decided; `place` adds where it goes.
-    pub fn new(request: &Request, manifest: &Manifest, decision: &Decision) -> Plan {
+    pub fn new(
+        request: &Request,
+        chain: &Chain,
+        placement: &Placement,
+        decision: &Decision,
+    ) -> Plan {
+        let manifest = chain.newest();
+        let stored = stored(&chain.manifests, placement);
         let (kind, value) = described(&request.wanted.target);
         let (run, segments) = (&decision.run, decision.segments.len() as u64);
         let moment = match request.wanted.target {
             Target::Time(time) => Some(time),
             _ => decision.stop.place.and_then(|place| place.time),
         };
-        let stored = decision.chain.iter().map(|link| link.stored).sum();
         Plan {
             walden: 1,
             repository: String::new(),
@@ -119,7 +144,7 @@ impl Plan {
                 id: manifest.id.clone(),
                 began: manifest.began,
                 ended: manifest.ended,
-                size: manifest.size(),
+                size: placement.files.iter().map(|file| file.size).sum(),
                 stored,
                 chain: decision.chain.iter().map(|link| link.id.clone()).collect(),
                 files: manifest.file_count(),
@@ -151,6 +176,8 @@ impl Plan {
             directory: PathBuf::new(),
             owner: None,
             tablespaces: Vec::new(),
+            in_place: None,
+            databases_left_out: Vec::new(),
             signal_file: String::new(),
             settings: String::new(),
             adopt: request.adopt,
@@ -172,6 +199,39 @@ impl Plan {
         self.signal_file = signal_file.to_owned();
         self.settings = settings;
     }
+
+    pub fn describe_in_place(
+        &mut self,
+        destination: &Destination,
+        found: Option<&InPlace>,
+        placement: &Placement,
+    ) {
+        let Some(found) = found else { return };
+        let (files, bytes) = found.there(placement);
+        self.in_place = Some(PlannedInPlace {
+            why: destination.into,
+            files,
+            bytes,
+            removed_files: found.stranger_files,
+            removed_bytes: found.stranger_bytes,
+        });
+        self.notes.extend(occupied::left_alone(destination));
+    }
+}
+
+/// About how many stored bytes hold what will be placed: of a backup whose packs are wanted in
+/// part, that part of them.
+fn stored(chain: &[Manifest], placement: &Placement) -> u64 {
+    let mut wanted = vec![0u64; chain.len()];
+    for piece in &placement.pieces {
+        wanted[piece.source as usize] += piece.length;
+    }
+    let share = |(manifest, wanted): (&Manifest, u64)| {
+        let all: u64 = manifest.files.iter().map(|file| file.size).sum();
+        let stored = u128::from(manifest.stored()) * u128::from(wanted);
+        u64::try_from(stored / u128::from(all.max(1))).unwrap_or(u64::MAX)
+    };
+    chain.iter().zip(wanted).map(share).sum()
 }
 
 impl Instants {
@@ -187,7 +247,7 @@ impl Instants {
     }
 }
 
-fn described(target: &Target) -> (&'static str, Option<String>) {
+pub fn described(target: &Target) -> (&'static str, Option<String>) {
     match target {
         Target::Time(time) => ("time", Some(time.to_string())),
         Target::Lsn(lsn) => ("lsn", Some(lsn.to_string())),

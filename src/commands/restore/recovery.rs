@@ -8,8 +8,8 @@ use std::path::Path;
 
 use crate::catalog::{Decision, Target, TargetTimeline};
 use crate::commands::restore::destination::Destination;
-use crate::commands::restore::place::NO_LINK;
 use crate::commands::restore::placement::Link;
+use crate::commands::restore::targets::NO_LINK;
 use crate::commands::restore::{Request, host_failed, settle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::{self, User};
@@ -57,6 +57,7 @@ pub fn settings(request: &Request, version: MajorVersion, decision: &Decision) -
         timeline: if follows { "latest".to_owned() } else { decision.path.last().to_string() },
         action: request.action().as_str(),
         archive_mode_off: !request.adopt,
+        ignore_invalid_pages: !request.include_databases.is_empty(),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::codec::{
 use crate::commands::restore::Request;
 use crate::host::privileges;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId, WalFileName};
-use crate::repository::manifest::{FileEntry, FileKind, Manifest, Pack, Tablespace};
+use crate::repository::manifest::{FileEntry, FileKind, Manifest, Pack, Part, Tablespace};
+use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, ClusterName, Home, Repository, layout};
 use crate::storage::memory::Memory;
 use crate::storage::{Body, Key, Storage};
@@ -49,26 +50,37 @@ impl Sample {
         let repository = Repository::new(storage.clone(), ClusterName::new("main").unwrap());
         let home = repository.home(SystemIdentifier(7));
         home.claim(&origin()).unwrap();
-        let (mut entries, mut stream) = (Vec::new(), Vec::new());
-        let control = ("global/pg_control", content(CONTROL_BYTES, 99));
-        for (path, bytes) in files.iter().cloned().chain([control]) {
-            // The place of a tar header, which must not end up in any file.
-            stream.extend([0xEE; 512]);
-            entries.push(entry(path, bytes.len() as u64, stream.len() as u64));
-            stream.extend(bytes);
-            stream.resize(stream.len().next_multiple_of(512), 0xEE);
-        }
-        let mut manifest = manifest(entries, tablespaces);
-        for (number, raw) in stream.chunks(PACK_BYTES as usize).enumerate() {
-            let sealed = pack(number as u32, raw);
-            manifest.packs.push(Pack { size: raw.len() as u64, stored: sealed.len() as u64 });
-            home.put_pack(&manifest.id, number as u32, &Body::new(sealed)).unwrap();
-        }
-        home.publish(&manifest, Compression::default()).unwrap();
+        let manifest = store(&home, manifest(tablespaces), files, &[]);
         for name in ["000000010000000000000002", "000000010000000000000003"] {
             put_wal(&home, name, b"wal!");
         }
         Sample { storage, repository, home, manifest }
+    }
+
+    /// Takes a backup that is the difference to the last one: `parts` are the blocks that some
+    /// files have, and how long these are; `files` come whole.
+    pub fn go_on(&mut self, files: &[(&str, Vec<u8>)], parts: &[(&str, u32, Vec<(u32, Vec<u8>)>)]) {
+        let parent = &self.manifest;
+        let label = format!(
+            "START WAL LOCATION: 0/0\nINCREMENTAL FROM LSN: {}\nINCREMENTAL FROM TLI: {}\n",
+            parent.start_lsn, parent.timeline
+        );
+        let (id, began) = (parent.id.clone(), parent.began + jiff::SignedDuration::from_secs(60));
+        let start_lsn = Lsn(parent.start_lsn.0 + 0x100);
+        let child = Manifest {
+            id: BackupId::new(began, 0x7F3A),
+            parent: Some(id),
+            began,
+            ended: began + jiff::SignedDuration::from_secs(5),
+            start_lsn,
+            end_lsn: Lsn(start_lsn.0 + 0x80),
+            files: Vec::new(),
+            packs: Vec::new(),
+            ..parent.clone()
+        };
+        let mut all = vec![("backup_label", label.into_bytes())];
+        all.extend_from_slice(files);
+        self.manifest = store(&self.home, child, &all, parts);
     }
 
     /// Replaces a pack by what `change` makes of it.
@@ -96,6 +108,8 @@ pub fn request(directory: &Path) -> Request {
         tablespace_root: None,
         owner: privileges::is_root().then(|| "nobody".to_owned()),
         system_identifier: None,
+        delta: false,
+        include_databases: Vec::new(),
         jobs: 3,
         fetch_call: vec!["/usr/bin/walden".to_owned()],
     }
@@ -118,6 +132,49 @@ pub fn put_wal(home: &Home, name: &str, bytes: &[u8]) {
     home.put_wal(&WalFileName::parse(name).unwrap(), &Body::new(sealed), &origin()).unwrap();
 }
 
+type PartOf<'a> = (&'a str, u32, Vec<(u32, Vec<u8>)>);
+
+/// Stores the packs, the checksums and the manifest.
+fn store(
+    home: &Home,
+    mut manifest: Manifest,
+    files: &[(&str, Vec<u8>)],
+    parts: &[PartOf<'_>],
+) -> Manifest {
+    let mut sums = Vec::new();
+    let mut stream = Vec::new();
+    let mut append = |bytes: &[u8]| {
+        // The place of a tar header, which must not end up in any file.
+        stream.extend([0xEE; 512]);
+        let offset = stream.len() as u64;
+        stream.extend_from_slice(bytes);
+        stream.resize(stream.len().next_multiple_of(512), 0xEE);
+        offset
+    };
+    for (path, length, blocks) in parts {
+        let header = if blocks.is_empty() { 12 } else { 8192 };
+        let mut bytes = vec![0xDD; header];
+        blocks.iter().for_each(|(_, block)| bytes.extend_from_slice(block));
+        let mut part = entry(path, bytes.len() as u64, append(&bytes));
+        let blocks = blocks.iter().map(|(number, _)| (*number, 1)).collect();
+        part.part = Some(Part { length: *length, header: header as u32, blocks });
+        manifest.files.push(part);
+    }
+    let control = ("global/pg_control", content(CONTROL_BYTES, 99));
+    for (path, bytes) in files.iter().cloned().chain([control]) {
+        manifest.files.push(entry(path, bytes.len() as u64, append(&bytes)));
+        sums.extend(bytes.chunks(CHUNK_BYTES).map(crate::repository::sums::sum));
+    }
+    for (number, raw) in stream.chunks(PACK_BYTES as usize).enumerate() {
+        let sealed = pack(number as u32, raw);
+        manifest.packs.push(Pack { size: raw.len() as u64, stored: sealed.len() as u64 });
+        home.put_pack(&manifest.id, number as u32, &Body::new(sealed)).unwrap();
+    }
+    home.put_sums(&manifest.id, &sums, &origin(), Compression::default()).unwrap();
+    home.publish(&manifest, Compression::default()).unwrap();
+    manifest
+}
+
 fn entry(path: &str, size: u64, offset: u64) -> FileEntry {
     let (kind, mode) = match path.ends_with('/') {
         true => (FileKind::Directory, 0o700),
@@ -127,7 +184,7 @@ fn entry(path: &str, size: u64, offset: u64) -> FileEntry {
     FileEntry { path, kind, mode, size, offset, modified: 1_700_000_000, part: None }
 }
 
-fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
+fn manifest(tablespaces: &[(u32, &str)]) -> Manifest {
     let time = |text: &str| text.parse().unwrap();
     Manifest {
         walden: 1,
@@ -149,13 +206,14 @@ fn manifest(files: Vec<FileEntry>, tablespaces: &[(u32, &str)]) -> Manifest {
         notes: Default::default(),
         taken: None,
         damaged_pages: Vec::new(),
-        chunk_bytes: None,
+        damaged: 0,
+        chunk_bytes: Some(CHUNK_BYTES as u64),
         tablespaces: tablespaces
             .iter()
             .map(|(oid, path)| Tablespace { oid: *oid, path: (*path).to_owned() })
             .collect(),
         pack_bytes: PACK_BYTES,
         packs: Vec::new(),
-        files,
+        files: Vec::new(),
     }
 }

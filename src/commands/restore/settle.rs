@@ -1,31 +1,35 @@
-//! What was placed gets its owner, mode and time, and is made to last.
+//! What was placed is made to last, and its directories get their owner and mode.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
 
 use crate::commands::restore::host_failed;
-use crate::commands::restore::place::NO_LINK;
-use crate::commands::restore::placement::{Placed, Placement};
-use crate::error::Result;
+use crate::commands::restore::placement::Placement;
+use crate::error::{Error, Result};
+use crate::host::file_systems::FileSystems;
 use crate::host::privileges::{self, User};
 
-/// First all that changes files, then `syncfs`, which writes everything back at once, then one
-/// fsync for each: those find nothing left to write and cost little, but they, unlike `syncfs`
-/// before Linux 5.8, report what could not be written.
-pub fn settle(placement: &Placement, owner: Option<&User>, jobs: usize) -> Result<()> {
-    in_parallel(&placement.files, jobs, |file| {
-        finish_file(file, owner).map_err(|e| failed("settle", &file.path, e))
-    })?;
+/// One `syncfs` for each file system where that is as good as an fsync for each file, which for
+/// many small files takes many times longer; elsewhere an fsync for each after it, which finds
+/// little left to write.
+pub fn settle(
+    placement: &Placement,
+    file_systems: &FileSystems,
+    owner: Option<&User>,
+    jobs: usize,
+) -> Result<()> {
     for (path, mode) in placement.directories.iter().rev() {
         privileges::give(path, owner)?;
         fs::set_permissions(path, Permissions::from_mode(*mode))
             .map_err(|e| failed("settle", path, e))?;
     }
-    write_back(placement);
+    let directory = placement.control.parent().unwrap_or(&placement.control);
+    if file_systems.sync().map_err(|error| failed("write back", directory, error))? {
+        return Ok(());
+    }
     in_parallel(&placement.files, jobs, |file| sync(&file.path))?;
     let directories: Vec<&Path> =
         placement.directories.keys().map(std::path::PathBuf::as_path).collect();
@@ -37,32 +41,8 @@ pub fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(|e| failed("sync", path, e))
 }
 
-fn finish_file(placed: &Placed, owner: Option<&User>) -> std::io::Result<()> {
-    let file = File::options().write(true).custom_flags(NO_LINK).open(&placed.path)?;
-    if let Some(user) = owner {
-        std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
-    }
-    if let Ok(seconds) = u64::try_from(placed.modified) {
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))?;
-    }
-    file.set_permissions(Permissions::from_mode(placed.mode))
-}
-
-/// Only a head start for the fsyncs that follow: what fails here fails there.
-fn write_back(placement: &Placement) {
-    let mut done = std::collections::BTreeSet::new();
-    for path in placement.directories.keys() {
-        let Ok(directory) = File::open(path) else { continue };
-        let Ok(status) = rustix::fs::fstat(&directory) else { continue };
-        if done.insert(status.st_dev) {
-            #[cfg(target_os = "linux")]
-            let _ = rustix::fs::syncfs(&directory);
-        }
-    }
-}
-
 /// Runs `work` over all items on `jobs` threads; the first error of each thread ends it.
-fn in_parallel<T: Sync>(
+pub fn in_parallel<T: Sync>(
     items: &[T],
     jobs: usize,
     work: impl Fn(&T) -> Result<()> + Sync,
@@ -82,6 +62,6 @@ fn in_parallel<T: Sync>(
     })
 }
 
-fn failed(verb: &str, path: &Path, error: std::io::Error) -> crate::error::Error {
+fn failed(verb: &str, path: &Path, error: std::io::Error) -> Error {
     host_failed(format!("{verb} {}", path.display()), error)
 }

@@ -162,7 +162,7 @@ fn ended(prepared: &Prepared, state: State, log: &RecoveryLog) -> Result<Option<
 fn expect_end_of_archive(prepared: &Prepared, log: &RecoveryLog) -> Result<()> {
     let last = &prepared.decision.run.last;
     let Some(redo_done) = log.redo_done else { return Ok(()) };
-    let start = last.start(prepared.manifest.wal_segment_size);
+    let start = last.start(prepared.chain.newest().wal_segment_size);
     if prepared.request().wanted.target != Target::Latest || redo_done >= start {
         return Ok(());
     }

@@ -8,6 +8,7 @@ mod service_file;
 mod pass_file;
 mod account;
 mod socket;
+pub mod cancel;
 mod tls;
 mod auth;
 mod wire;
@@ -22,6 +23,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use crate::error::{Error, ErrorKind, Result};
+use cancel::CancelRequest;
 use wire::Wire;
 
 pub(in crate::postgres) use wire::{Incoming, nonsense};
@@ -38,6 +40,8 @@ pub struct Connection {
     wire: Wire,
     parameters: BTreeMap<String, String>,
     place: String,
+    /// `None` where the server gave no key for it.
+    cancel_request: Option<CancelRequest>,
 }
 
 impl Connection {

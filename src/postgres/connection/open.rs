@@ -10,10 +10,13 @@ use postgres_protocol::message::frontend;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
 use crate::postgres::connection::auth::{self, Credentials, Way};
+use crate::postgres::connection::cancel::CancelRequest;
 use crate::postgres::connection::options::{Endpoint, Host, SslMode};
 use crate::postgres::connection::socket::Socket;
 use crate::postgres::connection::wire::{self, Incoming, Wire, nonsense};
-use crate::postgres::connection::{Connection, ConnectionOptions, ServerMessage, sqlstate, tls};
+use crate::postgres::connection::{
+    Connection, ConnectionOptions, ServerMessage, cancel, sqlstate, tls,
+};
 
 pub fn connect_to(endpoint: &Endpoint, options: &ConnectionOptions) -> Result<Connection> {
     let attempts: &[Attempt] = match (&endpoint.host, options.tls.mode) {
@@ -72,16 +75,35 @@ fn attempt(
             secure(socket, endpoint, options, attempt).map_err(|error| (error, Retry::OtherWay))?
         }
     };
+    let reached = cancel::endpoint_of(endpoint, &socket);
+    let is_secured = matches!(socket, Socket::Tls(_));
     let mut wire = Wire::new(socket);
     wire.set_timeout(Some(deadline.remaining())).map_err(no)?;
     let password = options.password_for(endpoint);
     let credentials = Credentials { options, password, way };
     let opened = start_session(wire, &credentials, endpoint);
-    opened.map_err(|error| match sqlstate(&error) {
+    let (mut connection, key) = opened.map_err(|error| match sqlstate(&error) {
         // No line of pg_hba.conf lets us in this way.
         Some("28000") => (error, Retry::OtherWay),
         _ => (error, Retry::No),
-    })
+    })?;
+    connection.cancel_request = key.map(|(process_id, secret_key)| CancelRequest {
+        endpoint: reached,
+        options: options.clone(),
+        is_secured,
+        process_id,
+        secret_key,
+    });
+    Ok(connection)
+}
+
+/// With TLS over it, or not at all.
+pub(super) fn secured(
+    socket: Socket,
+    endpoint: &Endpoint,
+    options: &ConnectionOptions,
+) -> Result<Socket> {
+    secure(socket, endpoint, options, Attempt::Tls).map(|(socket, _)| socket)
 }
 
 /// Asks for TLS. The answer is one byte, and nothing may follow it in the clear.
@@ -117,11 +139,14 @@ fn secure(
     }
 }
 
+/// The server process of a session and its secret, by which it may be told to stop.
+type Key = (i32, i32);
+
 fn start_session(
     mut wire: Wire,
     credentials: &Credentials<'_>,
     endpoint: &Endpoint,
-) -> Result<Connection> {
+) -> Result<(Connection, Option<Key>)> {
     let options = credentials.options;
     let mut parameters = vec![
         ("user", options.user.as_str()),
@@ -142,16 +167,21 @@ fn start_session(
     wire.send(&message)?;
     auth::authenticate(&mut wire, credentials)?;
     let place = endpoint.to_string();
-    let mut connection = Connection { wire, parameters: BTreeMap::new(), place };
+    let parameters = BTreeMap::new();
+    let mut connection = Connection { wire, parameters, place, cancel_request: None };
+    let mut key = None;
     loop {
         match connection.receive()? {
             Incoming::Other(Message::ReadyForQuery(_)) => break,
             Incoming::Other(Message::ErrorResponse(body)) => {
                 return Err(ServerMessage::parse(body.fields()).into_error());
             }
+            Incoming::Other(Message::BackendKeyData(body)) => {
+                key = Some((body.process_id(), body.secret_key()));
+            }
             _ => {}
         }
     }
     connection.set_read_timeout(options.read_timeout)?;
-    Ok(connection)
+    Ok((connection, key))
 }

@@ -1,7 +1,7 @@
 //! The socket under a connection: Unix or TCP, with TLS or without.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -74,6 +74,16 @@ impl Socket {
             Socket::Tcp(socket) => Plain::Tcp(socket.try_clone()?),
             Socket::Tls(stream) => Plain::Tcp(stream.sock.try_clone()?),
         }))
+    }
+
+    /// The address at the other end; `None` of a Unix socket.
+    pub fn peer(&self) -> Option<IpAddr> {
+        let address = match self {
+            Socket::Unix(_) => return None,
+            Socket::Tcp(socket) => socket.peer_addr(),
+            Socket::Tls(stream) => stream.sock.peer_addr(),
+        };
+        address.ok().map(|address| address.ip())
     }
 
     /// How long one read may wait; a write may wait as long.

@@ -157,6 +157,6 @@ impl Pages<'_> {
             }
         }
         let path = self.entry.path.clone();
-        self.check.report(DamagedPage { path, block, what: mismatch.to_string() });
+        self.check.report(DamagedPage { path, block, what: mismatch.to_string(), relation: None });
     }
 }

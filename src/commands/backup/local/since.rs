@@ -170,7 +170,7 @@ mod tests {
         ];
         let what = String::new();
         let path = "base/5/INCREMENTAL.101.1".to_owned();
-        manifest.damaged_pages = vec![DamagedPage { path, block: 2, what }];
+        manifest.damaged_pages = vec![DamagedPage { path, block: 2, what, relation: None }];
         Parent { manifest, chain_length: 1 }
     }
 

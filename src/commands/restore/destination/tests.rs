@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Destination, examine};
+use super::{Destination, examine, refuse_full};
 use crate::catalog::recovery_plan::estimate::Estimate;
 use crate::commands::restore::Request;
+use crate::commands::restore::chain::Chain;
+use crate::commands::restore::marker::{Marker, UNFINISHED};
+use crate::commands::restore::occupied::Into;
+use crate::commands::restore::placement::Placement;
 use crate::commands::restore::samples::{Sample, content, request};
 use crate::error::{ErrorKind, Result};
+use crate::repository::manifest::Pack;
 
 fn small() -> Estimate {
     Estimate::new(0, 1, 1 << 20)
@@ -15,7 +20,7 @@ fn small() -> Estimate {
 
 fn examined(request: &Request) -> Result<Destination> {
     let sample = Sample::new(&[("PG_VERSION", content(3, 0))], &[(1, "/mnt/a"), (2, "/mnt/b")]);
-    examine(request, &sample.manifest, &small(), "memory:")
+    examine(request, &sample.manifest, "memory:")
 }
 
 fn mapped(directory: &Path, a: &Path, b: &Path) -> Request {
@@ -77,8 +82,7 @@ fn places_within_a_cluster_or_each_other_are_refused() {
 
     let sample = Sample::new(&[], &[]);
     let inside = request(&root.join("kept/new"));
-    let error =
-        examine(&inside, &sample.manifest, &small(), &format!("file://{}/kept", root.display()));
+    let error = examine(&inside, &sample.manifest, &format!("file://{}/kept", root.display()));
     assert!(error.unwrap_err().to_string().contains("lies in the repository"));
 }
 
@@ -101,18 +105,94 @@ fn every_tablespace_needs_a_place_and_unknown_ones_are_typos() {
 #[test]
 fn more_than_the_disk_holds_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
-    let mut sample = Sample::new(&[("base", content(10, 0))], &[]);
-    sample.manifest.files[0].size = 1 << 60;
     let request = request(&scratch.path().join("new"));
-    let error = examine(&request, &sample.manifest, &small(), "memory:").unwrap_err();
+    let check = |size: u64, estimate: &Estimate, disk_bytes: u64| {
+        let mut manifest = Sample::new(&[("base", content(10, 0))], &[]).manifest;
+        manifest.files[0].size = size;
+        manifest.pack_bytes = 1 << 61;
+        manifest.packs = vec![Pack { size: 1 << 61, stored: 1 }];
+        let destination = examine(&request, &manifest, "memory:").unwrap();
+        let chain = Chain { manifests: vec![manifest], label: None };
+        let placement = Placement::new(&chain, &destination.directory, &[], &|_| false).unwrap();
+        refuse_full(&placement, &destination, estimate, disk_bytes)
+    };
+    let error = check(1 << 60, &small(), 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("not enough space: 1.0 EiB needed"), "{error}");
     assert!(error.one_line().contains("free on the file system of"), "{error}");
+    assert!(check(1 << 60, &small(), 1 << 61).is_ok(), "what is overwritten counts");
     // The WAL that is kept while it is replayed counts, and no more of it than that.
     let free = rustix::fs::statvfs(scratch.path()).unwrap();
-    sample.manifest.files[0].size = (free.f_bavail * free.f_frsize).saturating_sub(64 << 20);
+    let most = (free.f_bavail * free.f_frsize).saturating_sub(64 << 20);
     let long = Estimate::new(0, 1 << 30, 1 << 30);
-    assert!(examine(&request, &sample.manifest, &long, "memory:").is_err());
-    sample.manifest.files[0].size = 10;
-    assert!(examine(&request, &sample.manifest, &long, "memory:").is_ok());
+    assert!(check(most, &long, 0).is_err());
+    assert!(check(10, &long, 0).is_ok());
+}
+
+/// What `pg_control` of another cluster or of this one says is held against the backup's.
+#[test]
+fn delta_takes_a_directory_of_this_cluster_and_no_other() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (new, a, b) = (scratch.path().join("new"), scratch.path().join("a"), scratch.path());
+    let mut request = mapped(&new, &a, &b.join("b"));
+    request.delta = true;
+    assert_eq!(examined(&request).unwrap().into, Into::Empty, "nothing is there yet");
+    fs::create_dir_all(new.join("global")).unwrap();
+    fs::create_dir_all(new.join("pg_tblspc")).unwrap();
+    expect_refused(&request, "is not empty: it holds ");
+    let control = |identifier: u64| {
+        let bytes = [identifier.to_le_bytes(), 9999u64.to_le_bytes()].concat();
+        fs::write(new.join("global/pg_control"), bytes).unwrap();
+    };
+    control(8);
+    expect_refused(&request, "of another cluster, 8");
+    control(7);
+    assert_eq!(examined(&request).unwrap().into, Into::Delta);
+    request.delta = false;
+    expect_refused(&request, "is not empty");
+    request.delta = true;
+
+    // A tablespace's place is taken only where the data directory links to it.
+    fs::create_dir_all(a.join("PG_15")).unwrap();
+    expect_refused(&request, "the place of tablespace /mnt/a");
+    std::os::unix::fs::symlink(&a, new.join("pg_tblspc/1")).unwrap();
+    assert_eq!(examined(&request).unwrap().into, Into::Delta);
+    std::os::unix::fs::symlink(&a, new.join("pg_tblspc/9")).unwrap();
+    let left = crate::commands::restore::occupied::left_alone(&examined(&request).unwrap());
+    assert!(left.is_empty(), "{left:?}");
+    fs::remove_file(new.join("pg_tblspc/9")).unwrap();
+    std::os::unix::fs::symlink(b.join("c"), new.join("pg_tblspc/9")).unwrap();
+    let left = crate::commands::restore::occupied::left_alone(&examined(&request).unwrap());
+    assert!(left[0].contains("it is left as it is"), "{left:?}");
+}
+
+#[test]
+fn an_unfinished_restore_is_gone_on_with_by_the_same_words_only() {
+    let scratch = tempfile::tempdir().unwrap();
+    let new = scratch.path().join("new");
+    let sample = Sample::new(&[], &[]);
+    let same = request(&new);
+    fs::create_dir(&new).unwrap();
+    Marker::new(&same, &sample.manifest).write(&new, None).unwrap();
+    fs::write(new.join("PG_VERSION"), "15\n").unwrap();
+    let examined = |request: &Request| examine(request, &sample.manifest, "memory:");
+    assert_eq!(examined(&same).unwrap().into, Into::Unfinished);
+
+    let mut other = same.clone();
+    other.wanted.target = crate::catalog::Target::Immediate;
+    let error = examined(&other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("holds an unfinished restore of backup 2026"), "{error}");
+    assert!(error.one_line().contains("--delta"), "{error:?}");
+    other.delta = true;
+    assert_eq!(examined(&other).unwrap().into, Into::Delta);
+
+    let mut foreign = sample.manifest.clone();
+    foreign.origin.system_identifier = crate::postgres::SystemIdentifier(8);
+    let error = examine(&other, &foreign, "memory:").unwrap_err();
+    assert!(error.to_string().contains("of another cluster, 7"), "{error}");
+
+    fs::write(new.join(UNFINISHED), "walden restore has not finished here.\n").unwrap();
+    let error = examined(&other).unwrap_err();
+    assert!(error.to_string().contains("unfinished restore of unknown content"), "{error}");
 }

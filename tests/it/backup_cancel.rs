@@ -1,0 +1,188 @@
+//! A backup that is told to stop, or killed, at any instant: nothing that looks like one, and no
+//! backup going on at the server.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::cluster::within;
+use crate::harness::site::files_below;
+use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walden};
+
+/// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
+const SOON: Duration = Duration::from_secs(10);
+const MODES: [&str; 1] = ["stream"];
+const LINE: &str = "walden: backup: told to stop; no backup was published\n";
+
+struct Stage {
+    cluster: Cluster,
+    repository: Scratch,
+}
+
+impl Stage {
+    fn set(builder: ClusterBuilder) -> Stage {
+        let repository = Scratch::new();
+        let url = format!("file://{}", repository.path().display());
+        let cluster = builder.archive_to(url, "main").start();
+        cluster.archive_everything();
+        Stage { cluster, repository }
+    }
+
+    fn backup(&self, mode: &str) -> Walden {
+        let _ = mode;
+        self.cluster.walden().arg("backup")
+    }
+
+    fn files(&self, name: &str) -> usize {
+        let files = files_below(self.repository.path()).into_iter();
+        files.filter(|file| file.to_string_lossy().contains(name)).count()
+    }
+
+    /// Of the server: it sends a backup to nobody, and no session of ours is left that could be in
+    /// backup mode.
+    #[track_caller]
+    fn assert_nothing_goes_on(&self) {
+        let nothing = "SELECT NOT EXISTS (SELECT FROM pg_stat_progress_basebackup) \
+            AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%')";
+        let gone = within(SOON, || self.cluster.value(nothing) == "t");
+        let left = self.cluster.sql("SELECT application_name, state, query FROM pg_stat_activity");
+        assert!(gone, "{left:?}\n{}", self.cluster.log());
+        assert_eq!(self.files("manifest.json"), 0);
+        let list = self.cluster.walden().args(["list", "--quiet"]).run().succeeds();
+        assert_eq!(list.stdout, "", "nothing is listed");
+    }
+
+    #[track_caller]
+    fn wait_until_it_waits_for_a_checkpoint(&self, mode: &str) {
+        self.cluster.wait_until(match mode {
+            "stream" => {
+                "EXISTS (SELECT FROM pg_stat_progress_basebackup \
+                 WHERE phase = 'waiting for checkpoint to finish')"
+            }
+            _ => {
+                "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
+                 AND query ILIKE '%pg_backup_start%' AND state = 'active')"
+            }
+        });
+    }
+}
+
+impl Stage {
+    #[track_caller]
+    fn wait_until_it_copies(&self, mode: &str) {
+        match mode {
+            "stream" => self.cluster.wait_until(
+                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)",
+            ),
+            _ => assert!(within(Duration::from_secs(60), || self.files("data-") > 0)),
+        }
+    }
+}
+
+fn interrupt(running: &Running) {
+    let process = i32::try_from(running.process_id()).ok().and_then(Pid::from_raw);
+    kill_process(process.unwrap(), Signal::INT).unwrap();
+}
+
+#[track_caller]
+fn ends_as_told(running: Running) {
+    let output = running.wait().exits(75);
+    assert_eq!(output.stderr, LINE);
+    assert_eq!(output.stdout, "");
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn with_much_to_write() -> Stage {
+    // A page at a time and never more than a tenth of a second apart: minutes.
+    let builder = Cluster::builder(ANY_MAJOR).setting("checkpoint_timeout", "1h");
+    let stage = Stage::set(builder);
+    stage.cluster.sql("CREATE TABLE t (n int)");
+    stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 200000)");
+    stage
+}
+
+#[test]
+fn told_while_the_server_writes_its_checkpoint_it_ends_both() {
+    let stage = with_much_to_write();
+    for mode in MODES {
+        let running = stage.backup(mode).args(["--checkpoint", "spread"]).spawn();
+        stage.wait_until_it_waits_for_a_checkpoint(mode);
+
+        interrupt(&running);
+
+        ends_as_told(running);
+        stage.assert_nothing_goes_on();
+        assert_eq!(stage.files("data-"), 0, "nothing was copied yet");
+    }
+}
+
+#[test]
+fn told_while_it_copies_it_ends_both() {
+    let stage = Stage::set(Cluster::builder(ANY_MAJOR));
+    for mode in MODES {
+        let mut running = stage.backup(mode).args(["--max-rate", "1MiB"]).spawn();
+        stage.wait_until_it_copies(mode);
+
+        running.terminate();
+
+        ends_as_told(running);
+        stage.assert_nothing_goes_on();
+    }
+    stage.backup(MODES[0]).run().succeeds();
+}
+
+#[test]
+fn killed_while_it_copies_it_leaves_nothing_that_counts() {
+    let stage = Stage::set(Cluster::builder(ANY_MAJOR));
+    for mode in MODES {
+        let mut running = stage.backup(mode).args(["--max-rate", "1MiB"]).spawn();
+        stage.wait_until_it_copies(mode);
+
+        running.kill();
+        drop(running.wait());
+
+        stage.assert_nothing_goes_on();
+    }
+}
+
+#[test]
+fn told_while_it_waits_for_its_wal_it_leaves_packs_that_are_no_backup() {
+    let mut stage = Stage::set(Cluster::builder(ANY_MAJOR));
+    stage.cluster.configure("archive_command", "'/bin/true'");
+    stage.cluster.reload();
+    stage.cluster.wait_until("current_setting('archive_command') = '/bin/true'");
+    for (number, mode) in MODES.iter().enumerate() {
+        let mut running = stage.backup(mode).arg("--no-archive-check").spawn();
+        let waits = within(Duration::from_secs(60), || stage.files("names.json") > number);
+        assert!(waits, "the names are saved before the wait");
+
+        running.terminate();
+
+        ends_as_told(running);
+        stage.assert_nothing_goes_on();
+        assert!(stage.files("data-") > number, "orphans, until they are removed");
+    }
+}
+
+#[test]
+fn over_tcp_the_server_is_told_at_the_address_that_was_connected_to() {
+    let mut stage = with_much_to_write();
+    let port = free_port();
+    stage.cluster.stop();
+    stage.cluster.listen_on(port);
+    stage.cluster.start_again();
+    stage.cluster.sql("UPDATE t SET n = n");
+    let there = format!("host=localhost port={port} user=postgres");
+    let backup = stage.backup("stream").args(["--dbname", &there, "--checkpoint", "spread"]);
+    let running = backup.spawn();
+    stage.wait_until_it_waits_for_a_checkpoint("stream");
+
+    interrupt(&running);
+
+    ends_as_told(running);
+    stage.assert_nothing_goes_on();
+}
