@@ -52,6 +52,8 @@ pub struct Report {
     /// Pages that are damaged on the source: how many, and the first thousand.
     pub damaged: u64,
     pub damaged_pages: Vec<DamagedPage>,
+    /// Configuration files outside of the data directory that were saved along.
+    pub configuration: Vec<String>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -84,6 +86,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: damage.pages,
         damaged: damage.count,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
@@ -130,6 +133,7 @@ pub fn report(
         taken: manifest.taken.clone(),
         damaged: manifest.damaged,
         damaged_pages: manifest.damaged_pages.clone(),
+        configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
         names,
     }
 }
