@@ -89,6 +89,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `restore` into what is there already, in several attempts, and in part.
+mod restore_delta;
+
 /// Backups of servers that write flat out and change all their files meanwhile.
 mod torture;
 
