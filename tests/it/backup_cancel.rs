@@ -51,6 +51,13 @@ impl Stage {
         assert_eq!(list.stdout, "", "nothing is listed");
     }
 
+    /// What the server says of the one that `pg_backup_start` began (`do_pg_abort_backup`, xlog.c).
+    #[track_caller]
+    fn assert_backup_mode_was_ended(&self) {
+        let log = self.cluster.log();
+        assert!(log.contains("aborting backup due to backend exiting"), "{log}");
+    }
+
     #[track_caller]
     fn wait_until_it_waits_for_a_checkpoint(&self, mode: &str) {
         self.cluster.wait_until(match mode {
@@ -134,6 +141,7 @@ fn told_while_it_copies_it_ends_both() {
         ends_as_told(running);
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
     stage.backup(MODES[0]).run().succeeds();
 }
 
@@ -149,6 +157,7 @@ fn killed_while_it_copies_it_leaves_nothing_that_counts() {
 
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
 }
 
 #[test]

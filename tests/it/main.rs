@@ -62,6 +62,9 @@ mod backup_local;
 /// `backup` told to stop at any instant.
 mod backup_cancel;
 
+/// What is kept with a backup beside its files.
+mod backup_facts;
+
 /// What things are called, saved with a backup.
 mod names;
 
