@@ -129,6 +129,7 @@ fn manifest() -> Manifest {
         taken: None,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: None,
         timeline: TimelineId::new(1).expect("not 0"),
         start_lsn: Lsn(3 << 24),

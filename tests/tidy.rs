@@ -26,8 +26,8 @@ const LAYERS: &[&[&str]] = &[
 const COMMANDS: &[&[&str]] = &[
     &["progress"],
     &["archive"],
-    &["backup"],
     &["survey"],
+    &["backup"],
     &["window"],
     &["find"],
     &["list"],

@@ -140,6 +140,7 @@ fn manifest() -> Manifest {
         taken: None,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: None,
         wal_segment_size: SEGMENT_BYTES,
         timeline: timeline(),

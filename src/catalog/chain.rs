@@ -210,10 +210,10 @@ pub fn chain_to_extend<'a>(
         ));
     }
     let full = chain.full();
-    if coming.full_since.is_some_and(|since| full.ended < since) {
+    if coming.full_since.is_some_and(|since| full.began < since) {
         return Err(format!(
-            "{}, the full backup to build on, is of {:.0} and so too old (backup.full_every)",
-            full.id, full.ended
+            "{}, the full backup to build on, began at {:.0}, which is too long ago (backup.full_every)",
+            full.id, full.began
         ));
     }
     Ok(chain)
@@ -345,9 +345,9 @@ mod tests {
         let short = Coming { chain_max: 3, ..coming(1) };
         assert!(extended(&backups, &short).unwrap_err().contains("has 3 backups already"));
         let since = |time: jiff::Timestamp| Coming { full_since: Some(time), ..coming(1) };
-        assert!(extended(&backups, &since(backups[0].ended)).is_ok());
-        let late = since(backups[0].ended + jiff::SignedDuration::from_secs(1));
-        assert!(extended(&backups, &late).unwrap_err().contains("too old"));
+        assert!(extended(&backups, &since(backups[0].began)).is_ok());
+        let late = since(backups[0].began + jiff::SignedDuration::from_secs(1));
+        assert!(extended(&backups, &late).unwrap_err().contains("too long ago"));
         let other = Coming { major: MajorVersion(18), ..coming(1) };
         assert!(extended(&backups, &other).unwrap_err().contains("no usable backup"));
     }

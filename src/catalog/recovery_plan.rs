@@ -31,6 +31,7 @@ pub struct BackupSummary {
     pub timeline: TimelineId,
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
+    pub began: Timestamp,
     pub ended: Timestamp,
     /// In bytes.
     pub wal_segment_size: u32,

@@ -9,13 +9,13 @@ use bytesize::ByteSize;
 use crate::cli::exit;
 use crate::cli::progress::shown;
 use crate::commands::App;
-use crate::commands::backup::{self, Progress, Report, Request};
+use crate::commands::backup::{self, Incremental, Progress, Report, Request};
 use crate::config::{BackupMode, Checkpoint, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{priority, termination};
 use crate::postgres::connection::ConnectionOptions;
 use crate::repository::manifest::Taken;
-use crate::repository::{NamesFacts, taken};
+use crate::repository::{BackupId, NamesFacts, taken};
 
 /// Takes a base backup.
 ///
@@ -35,6 +35,16 @@ pub struct Backup {
     /// stream asks for them over the replication protocol; auto takes the first that works.
     #[arg(long, value_name = "MODE", value_parser = ["local", "stream", "auto"])]
     mode: Option<String>,
+    /// Stores only what has changed since the newest usable backup of this server's history. Where
+    /// that is not possible, takes a full one and says why.
+    #[arg(long, conflicts_with = "full")]
+    incremental: bool,
+    /// Stores everything, whatever the configuration says. This is the default.
+    #[arg(long)]
+    full: bool,
+    /// An incremental backup that builds on this one.
+    #[arg(long, value_name = "ID", conflicts_with = "full")]
+    parent: Option<BackupId>,
     /// The checkpoint to begin with: at once, or spread over the server's usual time.
     #[arg(long, value_name = "KIND", value_parser = ["fast", "spread"])]
     checkpoint: Option<String>,
@@ -80,7 +90,9 @@ impl Backup {
         let outcome = shown(&progress, output, || backup::run(app, &request, &progress));
         // What the server was asked to stop has failed; that it was told to is what counts.
         termination::stand_still_if_leaving();
-        print(&outcome?, output)
+        let report = outcome?;
+        print(&report, output)?;
+        sound(&report)
     }
 
     fn request(self, app: &App) -> Result<Request> {
@@ -112,6 +124,14 @@ impl Backup {
             wal_timeout: self.wal_timeout.unwrap_or(settings.wal_timeout),
             archive_check: (!self.no_archive_check).then_some(settings.archive_check),
             compression: app.settings.compression,
+            incremental: Incremental {
+                is_wanted: self.incremental
+                    || self.parent.is_some()
+                    || (settings.incremental && !self.full),
+                parent: self.parent,
+                chain_max: settings.chain_max,
+                full_every: settings.full_every,
+            },
         })
     }
 }
@@ -134,6 +154,22 @@ fn print(report: &Report, output: Output) -> Result<()> {
     Ok(())
 }
 
+/// The backup is there and can be restored; so can the damage.
+fn sound(report: &Report) -> Result<()> {
+    if report.damaged == 0 {
+        return Ok(());
+    }
+    let (id, pages) = (&report.id, pages(report.damaged));
+    let what = format!("backup {id} is published, with {pages} damaged on the server itself");
+    Err(Error::new(ErrorKind::FoundWrong, what).hint(
+        "Keep the older backups; look at the disk, and repair or rebuild the relations named above.",
+    ))
+}
+
+pub fn pages(number: u64) -> String {
+    if number == 1 { "1 page".to_owned() } else { format!("{number} pages") }
+}
+
 fn table(report: &Report) -> String {
     let seconds = report.duration_ms as f64 / 1000.0;
     let (size, stored) = (ByteSize(report.size), ByteSize(report.stored));
@@ -141,6 +177,7 @@ fn table(report: &Report) -> String {
     let standby = if report.from_standby { ", a standby" } else { "" };
     let rows = [
         ("backup", report.id.to_string()),
+        ("type", kind(report)),
         ("repository", report.repository.clone()),
         ("server", format!("PostgreSQL {}.{}{standby}", server / 10_000, server % 10_000)),
         ("began", format!("{:.0}", report.began)),
@@ -155,6 +192,16 @@ fn table(report: &Report) -> String {
     ];
     let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
     lines.join("\n")
+}
+
+fn kind(report: &Report) -> String {
+    match (&report.parent, &report.full_because) {
+        (Some(parent), _) => {
+            format!("incremental to {parent}, {} in its chain", report.chain_length)
+        }
+        (None, Some(because)) => format!("full, since {because}"),
+        (None, None) => "full".to_owned(),
+    }
 }
 
 fn rate(report: &Report) -> String {

@@ -64,6 +64,7 @@ Exit status:
    0  the backup is complete, and so is the WAL it needs
    2  usage or configuration
    4  refused, nothing changed
+   5  the backup is complete, but pages are damaged on the server itself: see the warnings
    6  PostgreSQL or this machine did not let us
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
   30  what was stored or read does not match its checksum

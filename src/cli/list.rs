@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 
+use crate::cli::backup;
 use crate::cli::table::{Align, table};
 use crate::commands::list::{self, Cluster, Detail, Listed, Report, Type};
 use crate::commands::{App, Retries};
@@ -75,6 +76,9 @@ fn tables(report: &Report) -> String {
         for backup in backups {
             if let Some(reason) = &backup.reason {
                 text += &format!("{} is not usable: {reason}\n", backup.id);
+            }
+            if let Some(damage) = damage(backup) {
+                text += &format!("{} has {damage}\n", backup.id);
             }
         }
     }
@@ -177,10 +181,16 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
         None => yes(backup.usable),
     };
     line("usable", Some(usable));
+    line("damage", damage(backup));
     for segment in &backup.missing_wal {
         line("missing", Some(segment.clone()));
     }
     text
+}
+
+fn damage(backup: &Listed) -> Option<String> {
+    let pages = backup.damaged.filter(|pages| *pages > 0)?;
+    Some(format!("{} damaged on the server already", backup::pages(pages)))
 }
 
 fn users(taken: &Taken) -> String {

@@ -280,6 +280,30 @@ pub const KEYS: &[Key] = &[
                   works.",
     },
     Key {
+        path: "backup.incremental",
+        kind: Kind::Switch,
+        default: Some("false"),
+        example: "true",
+        meaning: "Whether a backup stores only what has changed since the newest one, where that \
+                  is possible.",
+    },
+    Key {
+        path: "backup.full_every",
+        kind: Kind::Span,
+        default: None,
+        example: "7d",
+        meaning: "How old the full backup under an incremental one may be; then a full one is \
+                  taken. Unset: as old as it is.",
+    },
+    Key {
+        path: "backup.chain_max",
+        kind: Kind::Number { min: 1, max: 1000 },
+        default: Some("30"),
+        example: "8",
+        meaning: "How many backups a chain may have, the full one included; then a full one is \
+                  taken.",
+    },
+    Key {
         path: "backup.jobs",
         kind: JOBS,
         default: None,

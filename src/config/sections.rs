@@ -45,6 +45,11 @@ pub struct BackupSettings {
     pub checkpoint: Checkpoint,
     pub wal_timeout: Duration,
     pub archive_check: Duration,
+    /// Where neither --incremental nor --full is said.
+    pub incremental: bool,
+    /// `None`: the full backup of a chain may be as old as it is.
+    pub full_every: Option<Duration>,
+    pub chain_max: usize,
     /// `None`: one per processor.
     pub jobs: Option<NonZeroUsize>,
     /// In bytes a second; `None`: no limit.
@@ -171,6 +176,10 @@ impl BackupSettings {
             },
             wal_timeout: merged.span("backup.wal_timeout")?,
             archive_check: merged.span("backup.archive_check")?,
+            incremental: merged.switch("backup.incremental")?.unwrap_or_default(),
+            full_every: Some(merged.span("backup.full_every")?).filter(|span| !span.is_zero()),
+            chain_max: usize::try_from(merged.number("backup.chain_max")?.unwrap_or(30))
+                .unwrap_or(usize::MAX),
             jobs: jobs(merged, "backup.jobs")?,
             max_rate: merged.size("backup.max_rate")?,
             nice: merged.number("backup.nice")?.and_then(|nice| u8::try_from(nice).ok()),

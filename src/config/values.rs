@@ -36,8 +36,10 @@ pub fn number(text: &str, min: i64, max: i64) -> Result<i64, Unfit> {
 /// A time span with its unit, zero included; at most a year.
 pub fn span(text: &str) -> Result<Duration, Unfit> {
     let write = "Write a number with its unit: \"120s\", \"5min\" or \"1h 30min\".";
-    let signed: jiff::SignedDuration =
+    let span: jiff::Span =
         text.trim().parse().map_err(|_| unfit(text, "is not a time span", write))?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let signed = span.to_duration(days).map_err(|_| unfit(text, "is not a time span", write))?;
     match Duration::try_from(signed) {
         Ok(span) if span <= SPAN_MAX => Ok(span),
         Ok(_) => Err(unfit(text, "is longer than a year", write)),
@@ -123,12 +125,13 @@ mod tests {
         assert_eq!(seconds("1h"), Ok(3600));
         assert_eq!(seconds("1h 30min"), Ok(5400));
         assert_eq!(seconds("0s"), Ok(0));
+        assert_eq!(seconds("7d"), Ok(7 * 86_400));
         assert_eq!(values::span("1500ms"), Ok(Duration::from_millis(1500)));
     }
 
     #[test]
     fn a_span_without_a_unit_or_beyond_reason_is_refused() {
-        for text in ["120", "", "s", "-5s", "100000h", "soon", "5 parsecs"] {
+        for text in ["120", "", "s", "-5s", "100000h", "1mo", "soon", "5 parsecs"] {
             let unfit = values::span(text).unwrap_err();
             assert!(unfit.wrong.starts_with(&format!("{text:?} is")), "{unfit:?}");
             assert!(unfit.write.contains("5min"), "{unfit:?}");

@@ -26,7 +26,7 @@ impl IncrementalHeader {
     /// As it stands in the file, with the zeros behind it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(header_bytes(self.blocks.len()));
-        for number in [MAGIC, self.blocks.len() as u32, self.length] {
+        for number in start(self.blocks.len() as u32, self.length) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend(self.blocks.iter().flat_map(|block| block.to_le_bytes()));
@@ -38,6 +38,11 @@ impl IncrementalHeader {
     pub fn file_size(&self) -> u64 {
         header_bytes(self.blocks.len()) as u64 + self.blocks.len() as u64 * PAGE_BYTES as u64
     }
+}
+
+/// What stands before the numbers of `count` blocks.
+pub fn start(count: u32, length: u32) -> [u32; 3] {
+    [MAGIC, count, length]
 }
 
 /// Bytes before the first block's content (`GetIncrementalHeaderSize`).

@@ -155,7 +155,8 @@ fn advise(connection: &mut Connection, error: Error) -> Error {
     let name =
         |at: usize, other: &str| row.get(at).cloned().flatten().unwrap_or_else(|| other.to_owned());
     let (role, database) = (name(0, "the role"), name(1, "the database"));
-    error.with_kind(ErrorKind::Refused).hint(format!(
+    let what = format!("{role} may not begin and end a backup");
+    Error::new(ErrorKind::Refused, what).source(error).hint(format!(
         "Let it, in database {database}: GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), \
          pg_backup_stop(boolean) TO {role}; or take the backup by --mode stream."
     ))

@@ -7,6 +7,7 @@ use crate::codec::{Header, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::{Lsn, SegmentName, TimelineId};
 use crate::repository::manifest::Mode;
+use crate::repository::manifest::is_zero;
 use crate::repository::parallel::ask_all;
 use crate::repository::{BackupId, Home, unopened};
 
@@ -55,6 +56,9 @@ pub struct BackupFacts {
     /// How many, without directories.
     pub files: usize,
     pub packs: usize,
+    /// How many pages are damaged, on the source already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub damaged: u64,
 }
 
 impl BackupFacts {

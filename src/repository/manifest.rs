@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::postgres::incremental_file::{self, IncrementalHeader};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use crate::repository::backup_facts::wal_needed;
 pub use crate::repository::configuration::ConfigurationFile;
@@ -62,6 +63,9 @@ pub struct Manifest {
     /// nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged_pages: Vec<DamagedPage>,
+    /// How many there are: more than are listed, where they are very many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub damaged: u64,
     pub tablespaces: Vec<Tablespace>,
     /// Raw bytes in each pack but the last.
     pub pack_bytes: u64,
@@ -91,6 +95,9 @@ pub struct DamagedPage {
     pub block: u32,
     /// For people: the checksum that stands in the page and the one it has.
     pub what: String,
+    /// Whose page it is, `database.schema.name`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -148,9 +155,6 @@ pub enum FileKind {
     Directory,
 }
 
-/// What PostgreSQL calls a file that holds some of the blocks of another.
-const INCREMENTAL: &str = "INCREMENTAL.";
-
 impl FileEntry {
     /// The path of the file that this entry is, or is a part of.
     pub fn whole_path(&self) -> String {
@@ -158,8 +162,37 @@ impl FileEntry {
             Some((folder, name)) => (Some(folder), name),
             None => (None, self.path.as_str()),
         };
-        let name = name.strip_prefix(INCREMENTAL).filter(|_| self.part.is_some()).unwrap_or(name);
+        let name = name
+            .strip_prefix(incremental_file::PREFIX)
+            .filter(|_| self.part.is_some())
+            .unwrap_or(name);
         folder.map_or_else(|| name.to_owned(), |folder| format!("{folder}/{name}"))
+    }
+}
+
+/// For keys that most manifests have no need of.
+pub(super) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Part {
+    /// As the header of the file says.
+    pub fn of(header: &IncrementalHeader) -> Part {
+        let mut blocks: Vec<(u32, u32)> = Vec::new();
+        for block in &header.blocks {
+            match blocks.last_mut() {
+                Some((first, count)) if *first + *count == *block => *count += 1,
+                _ => blocks.push((*block, 1)),
+            }
+        }
+        let bytes = incremental_file::header_bytes(header.blocks.len());
+        Part { length: header.length, header: bytes as u32, blocks }
+    }
+
+    /// What stands at the beginning of the file.
+    pub fn incremental_header(&self) -> IncrementalHeader {
+        let blocks = self.blocks.iter().flat_map(|(first, count)| *first..*first + *count);
+        IncrementalHeader { length: self.length, blocks: blocks.collect() }
     }
 }
 
@@ -214,6 +247,7 @@ impl Manifest {
             stored: self.stored(),
             files: self.file_count(),
             packs: self.packs.len(),
+            damaged: self.damaged,
         }
     }
 
@@ -298,6 +332,7 @@ pub mod samples {
             taken: None,
             configuration: Vec::new(),
             damaged_pages: Vec::new(),
+            damaged: 0,
             tablespaces: Vec::new(),
             pack_bytes: PACK_BYTES,
             packs: vec![Pack { size: 9000, stored: 3000 }],
@@ -308,5 +343,22 @@ pub mod samples {
                 file("PG_VERSION", FileKind::File, 3),
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::postgres::incremental_file::IncrementalHeader;
+    use crate::repository::manifest::Part;
+
+    #[test]
+    fn a_part_is_what_the_header_of_its_file_says() {
+        let header = IncrementalHeader { length: 40, blocks: vec![0, 1, 2, 7, 9, 10] };
+        let part = Part::of(&header);
+        assert_eq!(part.blocks, [(0, 3), (7, 1), (9, 2)]);
+        assert_eq!((part.length, part.header), (40, 8192));
+        assert_eq!(part.incremental_header(), header);
+        let none = Part::of(&IncrementalHeader { length: 5, blocks: Vec::new() });
+        assert_eq!((none.header, none.blocks.len()), (12, 0));
     }
 }

@@ -220,7 +220,7 @@ fn a_standby_gives_a_backup_once_the_primary_has_archived_its_wal() {
     let archiving = Archiving::start(ANY_MAJOR);
     let standby = Cluster::standby_of(&archiving.cluster);
     // The end of the standby's replay lies in a segment that only the primary can finish.
-    let running = standby.walden().args(["backup", "--json"]).spawn();
+    let running = standby.walden().args(["backup", "--mode", "stream", "--json"]).spawn();
     let finished = within(Duration::from_secs(60), || {
         archiving.cluster.write_wal(1);
         !archiving.manifests().is_empty()

@@ -11,6 +11,7 @@ mod harness;
 
 /// The harness keeps its own promises.
 mod house;
+mod incremental;
 
 /// What holds for any bytes.
 mod properties;

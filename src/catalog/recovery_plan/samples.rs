@@ -64,6 +64,7 @@ pub fn backup(id: &str, on: u32, (start_lsn, end_lsn): (Lsn, Lsn)) -> BackupSumm
         timeline: timeline(on),
         start_lsn,
         end_lsn,
+        began: at("10:00"),
         ended: at("10:00"),
         wal_segment_size: MIB as u32,
         major: MajorVersion(17),

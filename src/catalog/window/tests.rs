@@ -19,6 +19,7 @@ fn backup(id: &str, timeline_id: u32, number: u64, ended: &str) -> BackupSummary
         timeline: timeline(timeline_id),
         start_lsn: lsn(number, 0x28),
         end_lsn: lsn(number, 0x80),
+        began: at(ended),
         ended: at(ended),
         wal_segment_size: SIZE,
         major: MajorVersion(17),

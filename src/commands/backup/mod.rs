@@ -6,6 +6,7 @@
 mod session;
 mod source;
 mod archiver;
+mod basis;
 mod local;
 mod stream;
 mod copy;
@@ -14,6 +15,7 @@ mod halt;
 mod names;
 mod configuration;
 mod facts;
+mod damage;
 mod finish;
 mod report;
 
@@ -33,12 +35,14 @@ use crate::postgres::replication::{BackupEnd, BackupStart};
 use crate::repository::manifest::{FileEntry, Pack};
 use crate::repository::{BackupId, Repository};
 
+use basis::{Basis, Lineage};
 use copy::Target;
 use facts::Took;
 use local::Damage;
 use session::Session;
 
 pub use crate::commands::progress::Progress;
+pub use basis::Incremental;
 pub use report::Report;
 
 /// A store that is away for so long is away.
@@ -67,6 +71,7 @@ pub struct Request {
     /// `None`: no look at the archiver.
     pub archive_check: Option<Duration>,
     pub compression: Compression,
+    pub incremental: Incremental,
 }
 
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
@@ -97,7 +102,9 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         compression: request.compression,
         jobs: jobs(request),
     };
-    let copied = session.copy(&source, &target, request, progress)?;
+    let basis = basis::find(&home, &source, request, &mut session)?;
+    let wanted = Wanted { request, basis };
+    let copied = session.copy(&source, &target, wanted, progress)?;
     let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
@@ -108,9 +115,13 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let level = request.compression;
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
+    let lineage = copied.lineage.clone();
     let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
+    let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
+    damage::tell(&mut manifest, names.as_ref());
+    drop(names);
     manifest.configuration = configuration::save(&target, options, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
@@ -119,7 +130,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     progress.enter("publishing the backup");
     let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
     home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, names, clock.elapsed()))
+    Ok(report::report(repository, &manifest, saved, lineage, clock.elapsed()))
 }
 
 /// Commits carry times of the server's clock, and so do targets.
@@ -138,6 +149,12 @@ fn jobs(request: &Request) -> usize {
     request.jobs.map_or_else(processors, NonZeroUsize::get)
 }
 
+/// What is to be copied.
+pub struct Wanted<'w> {
+    request: &'w Request,
+    basis: Basis,
+}
+
 /// What the copy brought.
 pub struct Copied {
     start: BackupStart,
@@ -145,6 +162,7 @@ pub struct Copied {
     files: Vec<FileEntry>,
     sums: Vec<u64>,
     packs: Vec<Pack>,
+    lineage: Lineage,
     /// Pages that the source itself has damaged, where they were looked at.
     damage: Damage,
 }

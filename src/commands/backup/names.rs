@@ -12,10 +12,10 @@ pub fn save(
     target: &Target<'_>,
     options: &ConnectionOptions,
     progress: &Progress,
-) -> Option<NamesFacts> {
+) -> Option<(Names, NamesFacts)> {
     progress.enter("reading names of tables");
     match read_and_put(target, options) {
-        Ok((facts, notes)) => {
+        Ok((names, facts, notes)) => {
             if let Some(first) = notes.first() {
                 let more = notes.len() - 1;
                 let more = if more > 0 { format!(", and {more} more such") } else { String::new() };
@@ -24,7 +24,7 @@ pub fn save(
                      CONNECT on each database, and pg_hba.conf must let it in)"
                 );
             }
-            Some(facts)
+            Some((names, facts))
         }
         Err(error) => {
             tracing::warn!(
@@ -40,7 +40,7 @@ pub fn save(
 fn read_and_put(
     target: &Target<'_>,
     options: &ConnectionOptions,
-) -> Result<(NamesFacts, Vec<String>)> {
+) -> Result<(Names, NamesFacts, Vec<String>)> {
     let (names, notes) = Names::read(options)?;
     let (ours, found) = (target.home.system_identifier(), names.system_identifier);
     if let Some(other) = found.filter(|found| *found != ours) {
@@ -51,5 +51,5 @@ fn read_and_put(
         .hint("Does a pooler or a list of hosts stand between?"));
     }
     let facts = target.home.put_names(target.id, &names, target.origin, target.compression)?;
-    Ok((facts, notes))
+    Ok((names, facts, notes))
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::commands::backup::Copied;
+use crate::commands::backup::basis::Lineage;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::source::Source;
 use crate::postgres::{Lsn, SystemIdentifier, TimelineId};
-use crate::repository::manifest::{Mode, PACK_BYTES, Tablespace, Taken};
+use crate::repository::manifest::{DamagedPage, Mode, PACK_BYTES, Tablespace, Taken};
 use crate::repository::sums::CHUNK_BYTES;
 use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 
@@ -16,11 +17,19 @@ use crate::repository::{BackupId, Manifest, NamesFacts, Repository};
 pub struct Report {
     pub walden: u32,
     pub id: BackupId,
+    /// `full` or `incremental`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The backup this one is the difference to.
+    pub parent: Option<BackupId>,
+    /// How many backups a restore of this one needs.
+    pub chain_length: usize,
+    /// Why it is a full one, where an incremental one was wanted.
+    pub full_because: Option<String>,
     pub repository: String,
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
     pub from_standby: bool,
-    pub mode: Option<Mode>,
     pub began: jiff::Timestamp,
     pub ended: jiff::Timestamp,
     /// From the first word to the manifest.
@@ -42,6 +51,9 @@ pub struct Report {
     pub taken: Option<Taken>,
     /// Configuration files outside of the data directory that were saved along.
     pub configuration: Vec<String>,
+    /// Pages that are damaged on the source: how many, and the first thousand.
+    pub damaged: u64,
+    pub damaged_pages: Vec<DamagedPage>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -53,12 +65,12 @@ pub fn manifest(
     (began, ended): (jiff::Timestamp, jiff::Timestamp),
     (mode, label): (Mode, String),
 ) -> Manifest {
-    let Copied { start, end, files, packs, damage, .. } = copied;
+    let Copied { start, end, files, packs, lineage, damage, .. } = copied;
     let tablespaces = start.tablespaces.into_iter();
     Manifest {
         walden: 1,
         id: target.id.clone(),
-        parent: None,
+        parent: lineage.parent,
         mode: Some(mode),
         origin: target.origin.clone(),
         server_version_num: source.server_version_num,
@@ -76,6 +88,7 @@ pub fn manifest(
         taken: None,
         configuration: Vec::new(),
         damaged_pages: damage.pages,
+        damaged: damage.count,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
         pack_bytes: PACK_BYTES,
         packs,
@@ -88,17 +101,21 @@ pub fn report(
     repository: &Repository,
     manifest: &Manifest,
     names: Option<NamesFacts>,
+    lineage: Lineage,
     duration: Duration,
 ) -> Report {
     let segments = || manifest.wal_needed().map(|segment| segment.to_string());
     Report {
         walden: 1,
         id: manifest.id.clone(),
+        kind: if lineage.parent.is_some() { "incremental" } else { "full" },
+        parent: lineage.parent,
+        chain_length: lineage.chain_length,
+        full_because: lineage.full_because,
         repository: repository.url(),
         system_identifier: manifest.system_identifier(),
         server_version_num: manifest.server_version_num,
         from_standby: manifest.from_standby,
-        mode: manifest.mode,
         began: manifest.began,
         ended: manifest.ended,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -115,6 +132,8 @@ pub fn report(
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
         configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
+        damaged: manifest.damaged,
+        damaged_pages: manifest.damaged_pages.clone(),
         names,
     }
 }

@@ -3,7 +3,7 @@
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::local::{self, LocalServer};
 use crate::commands::backup::source::Source;
-use crate::commands::backup::{Copied, Request, finish, stream};
+use crate::commands::backup::{Copied, Request, Wanted, finish, stream};
 use crate::commands::progress::Progress;
 use crate::config::BackupMode;
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -58,14 +58,14 @@ impl Session {
         &mut self,
         source: &Source,
         target: &Target<'_>,
-        request: &Request,
+        wanted: Wanted<'_>,
         progress: &Progress,
     ) -> Result<Copied> {
         let _cancel = self.connection().cancel_when_told()?;
         match self {
-            Session::Local(server) => local::copy(server, source, target, request, progress),
+            Session::Local(server) => local::copy(server, source, target, wanted, progress),
             Session::Stream(connection) => {
-                stream::copy(connection, source, target, request, progress)
+                stream::copy(connection, source, target, wanted, progress)
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::connection::Connection;
-use crate::postgres::replication::base_backup;
-use crate::postgres::{MajorVersion, SystemIdentifier};
+use crate::postgres::replication::{SystemIdentity, base_backup};
+use crate::postgres::{MajorVersion, SystemIdentifier, TimelineId};
 
 #[derive(Debug)]
 pub struct Source {
@@ -15,30 +15,31 @@ pub struct Source {
     pub data_checksums: Option<bool>,
     /// In bytes.
     pub segment_size: u32,
+    /// When it was asked.
+    pub timeline: TimelineId,
     pub is_standby: bool,
     pub time_zone: Option<String>,
     pub log_time_zone: Option<String>,
 }
 
 impl Source {
+    pub fn major(&self) -> MajorVersion {
+        MajorVersion::from_server_version_num(self.server_version_num)
+    }
+
     /// By the replication protocol.
     pub fn of_replication(connection: &mut Connection) -> Result<Self> {
-        Source::identify(connection, |connection| {
-            Ok(base_backup::identify_system(connection)?.system_identifier)
-        })
+        Source::identify(connection, |connection| base_backup::identify_system(connection))
     }
 
     /// By SQL.
     pub fn of_sql(connection: &mut Connection) -> Result<Self> {
-        Source::identify(connection, |connection| {
-            let sql = "SELECT system_identifier FROM pg_control_system()";
-            connection.value(sql)?.unwrap_or_default().parse()
-        })
+        Source::identify(connection, identify_by_sql)
     }
 
     fn identify(
         connection: &mut Connection,
-        system_identifier: impl Fn(&mut Connection) -> Result<SystemIdentifier>,
+        identity: impl Fn(&mut Connection) -> Result<SystemIdentity>,
     ) -> Result<Self> {
         let server_version_num = connection.server_version_num()?;
         let major = MajorVersion::from_server_version_num(server_version_num);
@@ -54,17 +55,47 @@ impl Source {
         }
         let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
         let checksums = base_backup::show(connection, "data_checksums").ok();
+        let identity = identity(connection)?;
         Ok(Source {
-            system_identifier: system_identifier(connection)?,
+            system_identifier: identity.system_identifier,
             server_version_num,
             server_version,
             data_checksums: checksums.map(|checksums| checksums == "on"),
             segment_size: segment_size(&base_backup::show(connection, "wal_segment_size")?)?,
+            timeline: identity.timeline,
             is_standby: connection.parameter("in_hot_standby") == Some("on"),
             time_zone: base_backup::show(connection, "TimeZone").ok(),
             log_time_zone: base_backup::show(connection, "log_timezone").ok(),
         })
     }
+}
+
+/// What IDENTIFY_SYSTEM would say. Soon after a promotion `pg_control` still has the timeline before.
+fn identify_by_sql(connection: &mut Connection) -> Result<SystemIdentity> {
+    const SQL: &str = "SELECT system_identifier, \
+        CASE WHEN pg_is_in_recovery() THEN \
+            (SELECT greatest(min_recovery_end_timeline, timeline_id)::text \
+            FROM pg_control_recovery(), pg_control_checkpoint()) \
+        END, \
+        CASE WHEN NOT pg_is_in_recovery() THEN \
+            substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) \
+        END FROM pg_control_system()";
+    let row = connection.query(SQL)?.into_iter().next();
+    let unknown = || {
+        Error::new(ErrorKind::Server, "the server does not say which cluster it is")
+            .hint("Does a pooler stand between? Then connect to the server itself.")
+    };
+    let Some([Some(system_identifier), replayed, written]) =
+        row.and_then(|row| <[_; 3]>::try_from(row).ok())
+    else {
+        return Err(unknown());
+    };
+    let timeline = match (replayed, written) {
+        (Some(number), _) => TimelineId::new(number.parse().map_err(|_| unknown())?)?,
+        (None, Some(digits)) => TimelineId::from_hex(&digits)?,
+        (None, None) => return Err(unknown()),
+    };
+    Ok(SystemIdentity { system_identifier: system_identifier.parse()?, timeline })
 }
 
 /// `1MB` to `1GB`, as SHOW prints it.

@@ -71,6 +71,8 @@ pub struct Listed {
     pub verified: Option<Timestamp>,
     /// Kept until somebody lets it go.
     pub held: bool,
+    /// How many of its pages were damaged on the server already.
+    pub damaged: Option<u64>,
     pub usable: bool,
     /// Why it is not.
     pub reason: Option<String>,
@@ -277,6 +279,7 @@ fn listed(facts: &BackupFacts, wal: &Wal, relatives: &Relatives) -> Listed {
         from_standby: Some(facts.from_standby),
         verified: None,
         held: false,
+        damaged: Some(facts.damaged),
         usable: reason.is_none(),
         reason,
         missing_wal,
@@ -309,6 +312,7 @@ fn damaged(id: BackupId, error: &Error) -> Listed {
         from_standby: None,
         verified: None,
         held: false,
+        damaged: None,
         usable: false,
         reason: Some(format!("it cannot be read: {error}")),
         missing_wal: Vec::new(),

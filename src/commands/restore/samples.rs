@@ -209,6 +209,7 @@ fn manifest(tablespaces: &[(u32, &str)]) -> Manifest {
         taken: None,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
+        damaged: 0,
         chunk_bytes: Some(CHUNK_BYTES as u64),
         tablespaces: tablespaces
             .iter()

@@ -85,6 +85,7 @@ pub fn summary(facts: BackupFacts) -> BackupSummary {
         timeline: facts.timeline,
         start_lsn: facts.start_lsn,
         end_lsn: facts.end_lsn,
+        began: facts.began,
         ended: facts.ended,
         wal_segment_size: facts.wal_segment_size,
         major: MajorVersion::from_server_version_num(facts.server_version_num),

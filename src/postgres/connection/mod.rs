@@ -147,6 +147,20 @@ impl Connection {
         self.wire.next_is_copy_data_of(b'p')
     }
 
+    /// Data for a COPY that the server has agreed to take.
+    pub(in crate::postgres) fn send_copy_data(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut message = BytesMut::new();
+        let data = frontend::CopyData::new(bytes).map_err(nonsense)?;
+        data.write(&mut message);
+        self.wire.send(&message)
+    }
+
+    pub(in crate::postgres) fn end_copy(&mut self) -> Result<()> {
+        let mut message = BytesMut::new();
+        frontend::copy_done(&mut message);
+        self.wire.send(&message)
+    }
+
     fn pass_over_asides(&mut self) -> Result<()> {
         while matches!(self.wire.peek_tag()?, b'N' | b'S' | b'A') {
             if let Incoming::Other(message) = self.wire.receive()? {

@@ -26,6 +26,8 @@ pub struct BaseBackupRequest {
     pub checkpoint: Checkpoint,
     /// KiB a second, 32 to 1048576; `None`: as fast as it goes.
     pub max_rate: Option<u32>,
+    /// Only what has changed since the backup of the manifest that was uploaded.
+    pub is_incremental: bool,
 }
 
 /// What IDENTIFY_SYSTEM answers.
@@ -166,9 +168,10 @@ fn command(request: &BaseBackupRequest) -> String {
         Checkpoint::Spread => "spread",
     };
     let max_rate = request.max_rate.map(|rate| format!(", MAX_RATE {rate}")).unwrap_or_default();
+    let incremental = if request.is_incremental { ", INCREMENTAL" } else { "" };
     format!(
         "BASE_BACKUP (LABEL '{label}', PROGRESS true, CHECKPOINT '{checkpoint}', WAIT false, \
-         WAL false, TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{max_rate})"
+         WAL false, TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{max_rate}{incremental})"
     )
 }
 
@@ -258,7 +261,7 @@ fn field(rows: &Rows, row: usize, column: usize) -> Result<&str> {
     value.ok_or_else(|| unexpected("a result without the value that belongs there"))
 }
 
-fn unexpected(what: &'static str) -> Error {
+pub(super) fn unexpected(what: &'static str) -> Error {
     nonsense(std::io::Error::other(what)).context("take a base backup")
 }
 
@@ -272,7 +275,10 @@ mod tests {
             label: "it's".to_owned(),
             checkpoint: Checkpoint::Spread,
             max_rate: Some(64),
+            is_incremental: false,
         };
+        let difference = BaseBackupRequest { is_incremental: true, ..request.clone() };
+        assert!(command(&difference).ends_with(", MAX_RATE 64, INCREMENTAL)"));
         let command = command(&request);
         assert!(command.contains("LABEL 'it''s', "), "{command}");
         assert!(command.contains("CHECKPOINT 'spread'"), "{command}");

@@ -15,6 +15,7 @@ fn backup(timeline_id: u32, number: u64) -> BackupSummary {
         timeline: timeline(timeline_id),
         start_lsn: Lsn(start + 0x28),
         end_lsn: Lsn(start + 0x100),
+        began: at(&format!("10:{number:02}:30.5")),
         ended: at(&format!("10:{number:02}:30.5")),
         wal_segment_size: SIZE,
         major: MajorVersion(17),

@@ -5,6 +5,8 @@ mod server;
 mod walk;
 mod plan;
 mod small_files;
+mod since;
+mod changes;
 mod workers;
 mod pack;
 mod frames;
@@ -16,15 +18,17 @@ mod tail;
 use std::thread;
 
 use crate::commands::backup::archiver::Watch;
+use crate::commands::backup::basis::Basis;
 use crate::commands::backup::copy::Target;
 use crate::commands::backup::halt::Halt;
 use crate::commands::backup::source::Source;
-use crate::commands::backup::{Copied, Request, label};
+use crate::commands::backup::{Copied, Request, Wanted, label};
 use crate::commands::progress::Progress;
 use crate::config;
 use crate::error::Result;
 use crate::host::bandwidth::Bandwidth;
 use crate::postgres::low_level_backup::LowLevelBackup;
+use crate::postgres::page::BLOCKS_PER_FILE;
 use crate::postgres::replication::{BackupStart, Checkpoint};
 
 use pack::{Findings, Maker};
@@ -32,6 +36,7 @@ use pages::PageCheck;
 use plan::Plan;
 use read::Reader;
 use seams::Seams;
+use since::{PagesOf, Since};
 use tail::Tail;
 use walk::{Ground, Walked};
 use workers::{make_all, uploading};
@@ -44,25 +49,26 @@ pub fn copy(
     server: &mut LocalServer,
     source: &Source,
     target: &Target<'_>,
-    request: &Request,
+    Wanted { request, basis }: Wanted<'_>,
     progress: &Progress,
 ) -> Result<Copied> {
     progress.enter("waiting for the server's checkpoint");
     let rules = server.page_rules()?;
+    let basis = server.accept(basis)?;
     let LocalServer { connection, pgdata } = server;
     let label = label(request, target.id);
     let mut backup = LowLevelBackup::start(connection, &label, checkpoint(request))?;
+    let basis = server::accept_place(basis, source, &mut backup)?;
     let catalog_version = server::expect_its_files(pgdata, &backup)?;
 
-    progress.enter("looking at the files");
-    let ground = Ground::new(pgdata, source, catalog_version, target.jobs);
-    let Walked { items, linked } = walk::walk(&ground)?;
-    let mut plan = Plan::new(small_files::read(pgdata, items)?);
-    progress.expect(plan.size());
-    progress.enter("copying");
     let halt = Halt::new(|| {});
     let bandwidth = Bandwidth::new(request.max_rate);
     let reader = Reader { pgdata, bandwidth: &bandwidth, progress, halt: &halt };
+    let ground = Ground::new(pgdata, source, catalog_version, target.jobs);
+    let Walked { items, linked } = items(&ground, &basis, rules.is_some(), &reader)?;
+    let mut plan = Plan::new(items);
+    progress.expect(progress.done() + plan.size());
+    progress.enter("copying");
     let pages = PageCheck::new(rules.map(|blocks| blocks.since(backup.start_lsn)));
     let (mut findings, seams) = (Findings::default(), Seams::default());
     findings.expect_chunks(plan.chunks());
@@ -85,7 +91,8 @@ pub fn copy(
             let open = make_all(&maker, target, &halt, uploads, || backup.is_alive())?;
             progress.enter("ending the backup");
             let position = plan.end();
-            let tail = Tail::end(backup, (pgdata, source), &mut plan, &linked, &mut findings)?;
+            let tail =
+                Tail::end(backup, (source, &reader, &basis), &mut plan, &linked, &mut findings)?;
             let maker = Maker {
                 plan: &plan,
                 reader: &reader,
@@ -101,7 +108,25 @@ pub fn copy(
     if let Some(error) = halt.error() {
         return Err(error);
     }
-    tail.copied(packs, &plan, &findings, pages.finish())
+    let copied = tail.copied(packs, &plan, &findings, pages.finish())?;
+    Ok(Copied { lineage: basis.lineage(), ..copied })
+}
+
+/// Everything there is to copy, or what has changed of it.
+fn items(
+    ground: &Ground<'_>,
+    basis: &Basis,
+    have_checksums: bool,
+    reader: &Reader<'_>,
+) -> Result<Walked> {
+    reader.progress.enter("looking at the files");
+    let Walked { items, linked } = walk::walk(ground)?;
+    let items = small_files::read(ground.pgdata, items)?;
+    let Basis::Parent(parent) = basis else { return Ok(Walked { items, linked }) };
+    reader.progress.enter("looking for what has changed");
+    let pages = PagesOf { have_checksums, in_file: BLOCKS_PER_FILE };
+    let since = Since::new(parent, &items, pages);
+    Ok(Walked { items: changes::thin_out(items, &since, reader, ground.jobs)?, linked })
 }
 
 fn checkpoint(request: &Request) -> Checkpoint {

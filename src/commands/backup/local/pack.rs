@@ -195,3 +195,6 @@ fn zeros(range: Range<u64>, out: &mut PackWriter) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

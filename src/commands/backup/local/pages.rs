@@ -113,7 +113,7 @@ impl Pages<'_> {
         match &self.entry.content {
             Content::File => u32::try_from(index).ok(),
             Content::Blocks(blocks) => {
-                let header = blocks.header.len() as u64;
+                let header = blocks.header_bytes();
                 let index = index.checked_sub(header / PAGE_BYTES as u64)?;
                 let is_aligned = header.is_multiple_of(PAGE_BYTES as u64);
                 blocks.block_at(index).filter(|_| is_aligned).map(|(block, _)| block)
@@ -157,6 +157,6 @@ impl Pages<'_> {
             }
         }
         let path = self.entry.path.clone();
-        self.check.report(DamagedPage { path, block, what: mismatch.to_string() });
+        self.check.report(DamagedPage { path, block, what: mismatch.to_string(), relation: None });
     }
 }

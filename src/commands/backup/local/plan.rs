@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::postgres::data_files::{BLOCK_BYTES, RelationDirectory, RelationFileName};
-use crate::postgres::tar_header;
+use crate::postgres::{incremental_file, tar_header};
 use crate::repository::manifest::{FileEntry, FileKind, Part};
 use crate::repository::sums::CHUNK_BYTES;
 
@@ -55,9 +55,9 @@ pub enum Content {
 pub struct Blocks {
     /// The file that the blocks are read from, relative to the data directory.
     pub path: String,
-    /// What stands before the first block, padding included: `part.header` bytes.
-    pub header: Box<[u8]>,
     pub part: Part,
+    /// How many blocks stand before each run of `part`, and at last how many there are.
+    before: Vec<u32>,
 }
 
 /// An entry that has no place yet.
@@ -177,22 +177,87 @@ impl Planned {
 }
 
 impl Blocks {
-    /// Bytes of the whole entry.
-    pub fn size(&self) -> u64 {
-        let blocks: u64 = self.part.blocks.iter().map(|(_, count)| u64::from(*count)).sum();
-        self.header.len() as u64 + blocks * BLOCK_BYTES as u64
+    /// `runs` of blocks, rising and apart, of a file of `length` blocks.
+    pub fn new(path: String, length: u32, runs: Vec<(u32, u32)>) -> Blocks {
+        let mut before = vec![0];
+        let mut count = 0;
+        for (_, blocks) in &runs {
+            count += blocks;
+            before.push(count);
+        }
+        let header = incremental_file::header_bytes(count as usize) as u32;
+        Blocks { path, part: Part { length, header, blocks: runs }, before }
     }
 
-    /// The block of the file that the entry has at `index`, and how many follow it without a gap.
-    pub fn block_at(&self, index: u64) -> Option<(u32, u32)> {
-        let mut left = index;
-        for (first, count) in &self.part.blocks {
-            if left < u64::from(*count) {
-                let ahead = left as u32;
-                return Some((first + ahead, count - ahead));
-            }
-            left -= u64::from(*count);
+    /// Bytes of the whole entry.
+    pub fn size(&self) -> u64 {
+        self.header_bytes() + u64::from(self.count()) * BLOCK_BYTES as u64
+    }
+
+    /// What stands before the first block, padding included.
+    pub fn header_bytes(&self) -> u64 {
+        u64::from(self.part.header)
+    }
+
+    /// Writes a part of the header, from `at` on, over zeros. It is made anew each time: of many
+    /// files it would cost much memory.
+    pub fn fill_header(&self, at: u64, buffer: &mut [u8]) {
+        let start = incremental_file::start(self.count(), self.part.length);
+        let blocks = u64::from(self.count());
+        let mut done = 0;
+        while done < buffer.len() {
+            let (word, into) = ((at + done as u64) / 4, ((at + done as u64) % 4) as usize);
+            let number = match word.checked_sub(start.len() as u64) {
+                None => start[word as usize],
+                Some(index) if index < blocks => self.block_at(index).map_or(0, |(it, _)| it),
+                Some(_) => break,
+            };
+            let bytes = &number.to_le_bytes()[into..];
+            let length = bytes.len().min(buffer.len() - done);
+            buffer[done..done + length].copy_from_slice(&bytes[..length]);
+            done += length;
         }
-        None
+    }
+
+    /// The block of the file that the entry has at `index`, and how many there are from it on
+    /// without a gap.
+    pub fn block_at(&self, index: u64) -> Option<(u32, u32)> {
+        let index = u32::try_from(index).ok().filter(|index| *index < self.count())?;
+        let run = self.before.partition_point(|before| *before <= index) - 1;
+        let (first, count) = self.part.blocks[run];
+        let ahead = index - self.before[run];
+        Some((first + ahead, count - ahead))
+    }
+
+    fn count(&self) -> u32 {
+        self.before.last().copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Blocks;
+
+    #[test]
+    fn the_header_of_a_part_can_be_made_from_anywhere() {
+        let runs = vec![(0, 1), (7, 3000), (5000, 2)];
+        let blocks = Blocks::new("base/5/1".to_owned(), 6000, runs);
+        let whole = blocks.part.incremental_header().to_bytes();
+        assert_eq!(blocks.header_bytes(), whole.len() as u64);
+        assert_eq!(blocks.size(), whole.len() as u64 + 3003 * 8192);
+        for (at, length) in [(0, whole.len()), (1, 30), (10, 2), (11_000, 2000), (12_020, 300)] {
+            let mut part = vec![0; length];
+            blocks.fill_header(at as u64, &mut part);
+            assert_eq!(part, whole[at..at + length], "{at}");
+        }
+        assert_eq!(blocks.block_at(0), Some((0, 1)));
+        assert_eq!(blocks.block_at(1), Some((7, 3000)));
+        assert_eq!(blocks.block_at(3000), Some((3006, 1)));
+        assert_eq!(blocks.block_at(3002), Some((5001, 1)));
+        assert_eq!(blocks.block_at(3003), None);
+        let none = Blocks::new("base/5/1".to_owned(), 9, Vec::new());
+        let mut header = [0; 12];
+        none.fill_header(0, &mut header);
+        assert_eq!((header.to_vec(), none.size()), (none.part.incremental_header().to_bytes(), 12));
     }
 }

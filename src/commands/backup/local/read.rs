@@ -81,11 +81,11 @@ impl Reader<'_> {
         at: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
-        let header = blocks.header.len() as u64;
+        let header = blocks.header_bytes();
         let mut done = 0;
         if at < header {
             done = buffer.len().min((header - at) as usize);
-            buffer[..done].copy_from_slice(&blocks.header[within(at, done as u64)]);
+            blocks.fill_header(at, &mut buffer[..done]);
         }
         while done < buffer.len() {
             let content = at + done as u64 - header;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, test_kill_process};
 
+use crate::commands::backup::basis::Basis;
 use crate::commands::backup::local::pages::Rules;
 use crate::commands::backup::source::Source;
 use crate::config::BackupMode;
@@ -14,6 +15,7 @@ use crate::postgres::control_file::ControlFile;
 use crate::postgres::data_files::{self, BLOCK_BYTES};
 use crate::postgres::low_level_backup::{self, LowLevelBackup};
 use crate::postgres::{Lsn, TimelineId, WalFileName};
+use crate::repository::Manifest;
 
 /// `postmaster.pid` has the moment when the server began to start, SQL says when it had started:
 /// large shared memory takes a while.
@@ -73,6 +75,47 @@ impl LocalServer {
         if is_first { None } else { read() }
     }
 
+    /// What a backup may build on, by the server's settings.
+    pub fn accept(&mut self, basis: Basis) -> Result<Basis> {
+        let Basis::Parent(parent) = &basis else { return Ok(basis) };
+        let reason = self.reason_against(&parent.manifest)?;
+        Ok(reason.map_or(basis, Basis::full))
+    }
+
+    fn reason_against(&mut self, parent: &Manifest) -> Result<Option<String>> {
+        const SQL: &str = "SELECT current_setting('data_checksums'), \
+            current_setting('wal_log_hints'), \
+            extract(epoch FROM pg_postmaster_start_time())::bigint, \
+            current_setting('segment_size') = '1GB'";
+        let row = self.connection.query(SQL)?.into_iter().next();
+        let Some([checksums, hints, start, is_usual]) =
+            row.and_then(|row| <[_; 4]>::try_from(row).ok())
+        else {
+            return Ok(Some("the server does not tell its settings".to_owned()));
+        };
+        let is_on = |setting: &Option<String>| setting.as_deref() == Some("on");
+        if !is_on(&checksums) && !is_on(&hints) {
+            let what = "the cluster has neither data checksums nor wal_log_hints, and so pages \
+                        that change without a new LSN";
+            return Ok(Some(what.to_owned()));
+        }
+        if is_usual.as_deref() != Some("t") {
+            return Ok(Some("the files of its relations are not of 1 GiB".to_owned()));
+        }
+        // Both settings stay as they are while a server runs.
+        let start = start.and_then(|start| start.parse::<i64>().ok());
+        let has_run_since = start.is_some_and(|start| start < parent.began.as_second());
+        let had_checksums = parent.taken.as_ref().and_then(|taken| taken.data_checksums);
+        if has_run_since || (is_on(&checksums) && had_checksums == Some(true)) {
+            return Ok(None);
+        }
+        let setting = if is_on(&checksums) { "data checksums" } else { "wal_log_hints" };
+        Ok(Some(format!(
+            "the server was started since backup {}, and nothing tells that {setting} was on then",
+            parent.id
+        )))
+    }
+
     /// `None` where the pages have no checksums.
     pub fn page_rules(&mut self) -> Result<Option<BlocksPerFile>> {
         let mut show = |name: &str| {
@@ -119,6 +162,37 @@ pub fn expect_its_files(pgdata: &Path, backup: &LowLevelBackup<'_>) -> Result<u3
     );
     Err(Error::new(ErrorKind::Refused, what)
         .hint("Is it a copy or a snapshot? Give the right --pgdata, or --mode stream."))
+}
+
+/// What a backup may build on, by where it begins: on the parent's way, and never behind what the
+/// parent has seen.
+pub fn accept_place(
+    basis: Basis,
+    source: &Source,
+    backup: &mut LowLevelBackup<'_>,
+) -> Result<Basis> {
+    let Basis::Parent(parent) = &basis else { return Ok(basis) };
+    let Manifest { id, start_lsn, end_lsn, .. } = &parent.manifest;
+    if backup.timeline != source.timeline {
+        return Ok(Basis::full("the server has just gone over to another timeline".to_owned()));
+    }
+    if backup.start_lsn >= *end_lsn {
+        return Ok(basis);
+    }
+    // A standby begins at its last restartpoint, which may lie far behind. Then this is how far
+    // replay must go for what is on its disk now.
+    let sql = "SELECT min_recovery_end_lsn FROM pg_control_recovery()";
+    let replayed: Option<Lsn> =
+        backup.connection().value(sql)?.map(|lsn| lsn.parse()).transpose()?;
+    let has_seen_all = replayed.is_some_and(|replayed| replayed >= *end_lsn);
+    if source.is_standby && backup.start_lsn >= *start_lsn && has_seen_all {
+        return Ok(basis);
+    }
+    Ok(Basis::full(format!(
+        "this standby is behind backup {id}: that ended at {end_lsn}, and here a backup begins at \
+         {}, its last restartpoint",
+        backup.start_lsn
+    )))
 }
 
 /// Whether a data directory is that of the server, as far as its files can tell; else why not.

@@ -7,10 +7,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::commands::backup::Copied;
+use crate::commands::backup::basis::{Basis, Lineage};
 use crate::commands::backup::local::frames::PackWriter;
 use crate::commands::backup::local::pack::{Findings, Maker};
 use crate::commands::backup::local::pages::Damage;
 use crate::commands::backup::local::plan::{Content, Item, Plan};
+use crate::commands::backup::local::read::Reader;
 use crate::commands::backup::local::walk::unreadable;
 use crate::commands::backup::local::workers::{Uploads, pack_range};
 use crate::commands::backup::source::Source;
@@ -40,14 +42,14 @@ impl Tail {
     /// are in the plan.
     pub fn end(
         backup: LowLevelBackup<'_>,
-        (pgdata, source): (&Path, &Source),
+        (source, reader, basis): (&Source, &Reader<'_>, &Basis),
         plan: &mut Plan,
         linked: &[u32],
         findings: &mut Findings,
     ) -> Result<Tail> {
         // After all files and before the end: on a standby it says how far replay must go.
-        let control = ControlFile::read_bytes(pgdata)?;
-        let mode = file_mode(pgdata)?;
+        let control = ControlFile::read_bytes(reader.pgdata)?;
+        let mode = file_mode(reader.pgdata)?;
         let stopped = backup.stop()?;
         let body = plan.entries().len();
         let left_out = left_out(plan, linked, &stopped, findings)?;
@@ -59,7 +61,7 @@ impl Tail {
             size: bytes.len() as u64,
             content: Content::Bytes(bytes.into()),
         };
-        plan.push(item("backup_label", stopped.label_file.clone().into_bytes()));
+        plan.push(item("backup_label", basis.label(&stopped.label_file).into_bytes()));
         if !stopped.tablespace_map.is_empty() {
             plan.push(item("tablespace_map", stopped.tablespace_map.clone().into_bytes()));
         }
@@ -116,6 +118,7 @@ impl Tail {
             sums,
             packs,
             damage,
+            lineage: Lineage::default(),
         })
     }
 }

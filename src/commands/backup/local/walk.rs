@@ -281,3 +281,6 @@ pub fn unreadable(place: &Path, error: io::Error) -> Error {
         )
         .source(error)
 }
+
+#[cfg(test)]
+mod tests;

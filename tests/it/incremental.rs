@@ -1,0 +1,307 @@
+//! Incremental backups: what a chain of them holds is the cluster, block by block; and where none
+//! can be taken a full one is, with the reason.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+use walden::postgres::MajorVersion;
+use walden::postgres::page::{self, PAGE_BYTES};
+
+use crate::harness::site::files_below;
+use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Scratch, Walden, every_major};
+
+/// A cluster that archives, and what its backups were.
+struct Archiving {
+    cluster: Cluster,
+    repository: Scratch,
+    /// The chain so far, the full one first.
+    chain: Vec<String>,
+    mode: &'static str,
+}
+
+fn stream_of(major: u16) -> ClusterBuilder {
+    Cluster::builder(MajorVersion(major)).data_checksums().setting("summarize_wal", "on")
+}
+
+impl Archiving {
+    fn start(mode: &'static str, builder: ClusterBuilder) -> Archiving {
+        let repository = Scratch::new();
+        let url = format!("file://{}", repository.path().display());
+        let cluster = builder.archive_to(url, "main").start();
+        cluster.archive_everything();
+        Archiving { cluster, repository, chain: Vec::new(), mode }
+    }
+
+    fn backup(&self, words: &[&str]) -> Walden {
+        self.cluster.walden().args(["backup", "--json", "--mode", self.mode]).args(words)
+    }
+
+    fn take(&self, words: &[&str]) -> Value {
+        let output = self.backup(words).run().succeeds();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output}"))
+    }
+
+    #[track_caller]
+    fn take_full(&mut self, words: &[&str]) -> Value {
+        let report = self.take(words);
+        assert_eq!(report["type"], "full", "{report}");
+        assert_eq!(report["parent"], Value::Null);
+        self.chain = vec![report["id"].as_str().unwrap().to_owned()];
+        report
+    }
+
+    /// To the last of the chain, or to another.
+    #[track_caller]
+    fn take_incremental(&mut self, words: &[&str]) -> Value {
+        let report = self.take(&[&["--incremental"][..], words].concat());
+        assert_eq!(report["type"], "incremental", "{report}");
+        assert_eq!(report["parent"], self.chain.last().unwrap().as_str());
+        assert_eq!(report["chain_length"], self.chain.len() + 1);
+        self.chain.push(report["id"].as_str().unwrap().to_owned());
+        report
+    }
+
+    /// A backup unpacked by hand: packs one after another, zstd, tar.
+    fn unpack(&self, id: &str) -> Scratch {
+        let place = format!("main/{}/backup/{id}", self.cluster.system_identifier());
+        let mut packs = files_below(&self.repository.path().join(place));
+        packs.retain(|file| file.to_string_lossy().contains("/data-"));
+        let mut stream = Vec::new();
+        for pack in packs {
+            stream.extend(zstd::stream::decode_all(&fs::read(pack).unwrap()[..]).unwrap());
+        }
+        let target = Scratch::new();
+        tar::Archive::new(&stream[..]).unpack(target.path()).unwrap();
+        target
+    }
+
+    /// The chain put together by the reference combiner below.
+    fn combined(&self) -> Scratch {
+        let links: Vec<Scratch> = self.chain.iter().map(|id| self.unpack(id)).collect();
+        let paths: Vec<&Path> = links.iter().map(Scratch::path).collect();
+        combine(&paths);
+        links.into_iter().last().unwrap()
+    }
+
+    /// What was combined recovers to the end of the archive and is the source then.
+    #[track_caller]
+    fn assert_restores(&self, tables: &[&str]) {
+        self.cluster.archive_everything();
+        let directory = self.combined();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut restored =
+            Cluster::over(self.cluster.major(), directory.path()).archiving_as(&self.cluster);
+        restored.configure("archive_mode", "off");
+        let url = format!("file://{}", self.repository.path().display());
+        restored.restore_from(&url);
+        restored.signal("recovery.signal");
+        restored.start_again();
+        restored.wait_until("NOT pg_is_in_recovery()");
+        for table in tables {
+            let sql = format!(
+                "SELECT count(*), md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) \
+                 FROM {table} t"
+            );
+            assert_eq!(restored.sql(&sql), self.cluster.sql(&sql), "{table}");
+        }
+        let last = self.cluster.value("SELECT last_value FROM counter");
+        assert_eq!(restored.value(&format!("SELECT nextval('counter') > {last}")), "t");
+        restored.sql("VACUUM (FREEZE, DISABLE_PAGE_SKIPPING)");
+        restored.stop();
+        assert_pages_are_right(directory.path());
+    }
+}
+
+/// Puts a chain together in the directory of its last link, by the words of the manual and nothing
+/// of walden's: PostgreSQL's own combiner, but simpler.
+fn combine(links: &[&Path]) {
+    let last = links.last().unwrap();
+    for file in files_below(last) {
+        let relative = file.strip_prefix(last).unwrap();
+        let name = relative.file_name().unwrap().to_str().unwrap();
+        if let Some(whole) = name.strip_prefix("INCREMENTAL.") {
+            let relative = relative.with_file_name(whole);
+            fs::write(last.join(&relative), content(links, &relative)).unwrap();
+            fs::remove_file(&file).unwrap();
+        }
+    }
+    let label = last.join("backup_label");
+    let text = fs::read_to_string(&label).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("INCREMENTAL FROM"));
+    fs::write(&label, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// A whole file as the last of `links` knows it.
+fn content(links: &[&Path], relative: &Path) -> Vec<u8> {
+    let (last, before) = links.split_last().expect("a full backup has every file whole");
+    if let Ok(whole) = fs::read(last.join(relative)) {
+        return whole;
+    }
+    let name = format!("INCREMENTAL.{}", relative.file_name().unwrap().to_str().unwrap());
+    let file = fs::read(last.join(relative.with_file_name(name))).unwrap();
+    let (length, blocks, contents) = incremental(&file);
+    let mut whole = content(before, relative);
+    let end = blocks.iter().map(|block| block + 1).max().unwrap_or(0).max(length);
+    whole.resize(length.min(end) * PAGE_BYTES, 0);
+    whole.resize(end * PAGE_BYTES, 0);
+    for (block, page) in blocks.iter().zip(contents.chunks(PAGE_BYTES)) {
+        whole[block * PAGE_BYTES..][..PAGE_BYTES].copy_from_slice(page);
+    }
+    whole
+}
+
+/// The truncation block length, the blocks, and what follows the header.
+fn incremental(file: &[u8]) -> (usize, Vec<usize>, &[u8]) {
+    let word = |at: usize| u32::from_le_bytes(file[4 * at..4 * at + 4].try_into().unwrap());
+    assert_eq!(word(0), 0xD3AE_1F0D);
+    let count = word(1) as usize;
+    let blocks = (0..count).map(|n| word(3 + n) as usize).collect();
+    let header = 12 + 4 * count;
+    let header = if count == 0 { header } else { header.div_ceil(PAGE_BYTES) * PAGE_BYTES };
+    assert_eq!(file.len(), header + count * PAGE_BYTES);
+    (word(2) as usize, blocks, &file[header..])
+}
+
+/// Each page has the checksum of what it holds, where it lies.
+#[track_caller]
+fn assert_pages_are_right(pgdata: &Path) {
+    let mut pages = 0;
+    for file in files_below(pgdata) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let (number, segment) = name.split_once('.').unwrap_or((name, "0"));
+        let number = number.split('_').next().unwrap();
+        let is_relation = number.bytes().all(|c| c.is_ascii_digit())
+            && (file.starts_with(pgdata.join("base")) || file.starts_with(pgdata.join("global")));
+        let (true, Ok(segment)) = (is_relation, segment.parse::<u32>()) else { continue };
+        let bytes = fs::read(&file).unwrap();
+        let (chunks, rest) = bytes.as_chunks::<PAGE_BYTES>();
+        assert!(rest.is_empty(), "{}", file.display());
+        for (block, page) in (segment * page::BLOCKS_PER_FILE..).zip(chunks) {
+            let right = page::check(page, block);
+            assert!(right.is_ok(), "{} block {block}: {right:?}", file.display());
+            pages += 1;
+        }
+    }
+    assert!(pages > 1000, "{pages}");
+}
+
+/// Rows that hardly compress.
+const NOISE: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 12) \
+                     WHERE n IS NOT NULL)";
+
+fn make_tables(cluster: &Cluster) {
+    cluster.sql(&format!(
+        "CREATE TABLE large AS SELECT n, {NOISE} AS what FROM generate_series(1, 40000) n; \
+         ALTER TABLE large ADD PRIMARY KEY (n); \
+         CREATE TABLE shrinking AS SELECT n, {NOISE} AS what FROM generate_series(1, 3000) n; \
+         CREATE TABLE still AS SELECT n FROM generate_series(1, 1000) n; \
+         CREATE UNLOGGED TABLE unlogged AS SELECT 1 AS n; \
+         CREATE TABLE gone AS SELECT 1 AS n; \
+         CREATE SEQUENCE counter; \
+         CREATE TABLE spots AS SELECT point(n % 97, n % 89) AS p FROM generate_series(1, 3000) n; \
+         CREATE INDEX ON spots USING gist (p)"
+    ));
+    cluster.sql("VACUUM");
+}
+
+/// One day after another: what happens between two backups.
+fn live(cluster: &Cluster, day: usize) {
+    cluster.sql(&format!(
+        "UPDATE large SET what = 'day {day}' || substr(what, 7) WHERE n % 997 = {day}; \
+         SELECT nextval('counter') FROM generate_series(1, 40); \
+         CREATE TABLE new_{day} AS SELECT n FROM generate_series(1, 500) n; \
+         INSERT INTO spots SELECT point(n, {day}) FROM generate_series(1, 50) n; \
+         DELETE FROM still WHERE n % 50 = {day}"
+    ));
+    match day % 3 {
+        1 => cluster.sql("DELETE FROM shrinking WHERE n > 500; DROP TABLE IF EXISTS gone"),
+        2 => cluster.sql(&format!(
+            "INSERT INTO shrinking SELECT n, {NOISE} FROM generate_series(1, 2000) n"
+        )),
+        _ => cluster.sql("TRUNCATE shrinking; INSERT INTO shrinking VALUES (1, 'one')"),
+    };
+    cluster.sql("VACUUM");
+}
+
+const TABLES: [&str; 5] = ["large", "shrinking", "still", "spots", "new_1"];
+
+#[track_caller]
+fn assert_small(full: &Value, incremental: &Value) {
+    let [full, small] = [full, incremental].map(|report| report["stored"].as_u64().unwrap());
+    assert!(small * 100 <= full * 3, "{small} of {full}");
+}
+
+#[test]
+fn a_chain_by_the_server_itself_is_the_cluster() {
+    for major in [17, 18] {
+        let mut archiving = Archiving::start("stream", stream_of(major));
+        make_tables(&archiving.cluster);
+        let full = archiving.take_full(&[]);
+        // One per cent of the pages, and no more.
+        archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
+        let small = archiving.take_incremental(&[]);
+        assert_small(&full, &small);
+        for day in 1..=3 {
+            live(&archiving.cluster, day);
+            archiving.take_incremental(&[]);
+        }
+        archiving.cluster.sql("UPDATE still SET n = n + 1");
+        archiving.assert_restores(&TABLES);
+    }
+}
+
+#[test]
+fn a_chain_of_changed_blocks_is_the_cluster_on_every_version() {
+    for major in every_major() {
+        let builder = Cluster::builder(major).data_checksums().tablespace("space");
+        let mut archiving = Archiving::start("local", builder);
+        make_tables(&archiving.cluster);
+        let full = archiving.take_full(&[]);
+        archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
+        let small = archiving.take_incremental(&[]);
+        assert_eq!(small["mode"], "local");
+        assert_small(&full, &small);
+        for day in 1..=3 {
+            live(&archiving.cluster, day);
+            archiving.take_incremental(&[]);
+        }
+        archiving.cluster.sql("UPDATE still SET n = n + 1");
+        archiving.assert_restores(&TABLES);
+    }
+}
+
+#[test]
+fn where_no_incremental_can_be_taken_a_full_one_is_and_the_reason_is_said() {
+    let old = Archiving::start("stream", Cluster::builder(MajorVersion(16)));
+    let because = |report: &Value| report["full_because"].as_str().unwrap().to_owned();
+    let first = old.take(&["--incremental"]);
+    assert_eq!(because(&first), "there is no backup yet to build on");
+    let output = old.backup(&["--incremental"]).run().succeeds();
+    output.stderr_has("taking a full backup: PostgreSQL 16 cannot send an incremental one");
+
+    let mut young = Archiving::start("stream", Cluster::builder(ANY_MAJOR));
+    let first = young.take(&[]);
+    assert_eq!(first["full_because"], Value::Null);
+    assert!(because(&young.take(&["--incremental"])).contains("summarize_wal is off"));
+    young.cluster.configure("summarize_wal", "on");
+    young.cluster.reload();
+    young.cluster.wait_until("current_setting('summarize_wal') = 'on'");
+    // What was before the summaries began is not in them.
+    young.cluster.sql("CREATE TABLE t (n int); CHECKPOINT");
+    let id = first["id"].as_str().unwrap().to_owned();
+    young.cluster.write_wal(2);
+    let named = because(&young.take(&["--parent", &id]));
+    assert!(named.contains("WAL summaries are required"), "{named}");
+    let full = young.take_full(&[])["id"].as_str().unwrap().to_owned();
+    young.take_incremental(&[]);
+    assert_eq!(young.take(&["--parent", &full])["parent"], full.as_str());
+    young.backup(&["--incremental", "--full"]).run().exits(2);
+    let chain = young.backup(&["--incremental"]).env("WALDEN_BACKUP_CHAIN_MAX", "2");
+    chain.run().succeeds().stdout_has("backup.chain_max");
+    let aged = young.backup(&["--incremental"]).env("WALDEN_BACKUP_FULL_EVERY", "1ms");
+    aged.run().succeeds().stdout_has("backup.full_every");
+    let unknown = young.take(&["--parent", "20200101T000000Z-0000"]);
+    assert!(because(&unknown).contains("is not in the repository"));
+}
