@@ -57,6 +57,7 @@ pub fn copy(
     let basis = server.accept(basis)?;
     let LocalServer { connection, pgdata } = server;
     let label = label(request, target.id);
+    let _cancel = connection.cancel_when_told()?;
     let mut backup = LowLevelBackup::start(connection, &label, checkpoint(request))?;
     let basis = server::accept_place(basis, source, &mut backup)?;
     let catalog_version = server::expect_its_files(pgdata, &backup)?;
