@@ -161,8 +161,9 @@ fn sound(report: &Report) -> Result<()> {
     }
     let (id, pages) = (&report.id, pages(report.damaged));
     let what = format!("backup {id} is published, with {pages} damaged on the server itself");
-    Err(Error::new(ErrorKind::FoundWrong, what)
-        .hint("Keep the older backups; look at the disk, and repair the relations named above."))
+    Err(Error::new(ErrorKind::FoundWrong, what).hint(
+        "Keep the older backups; look at the disk, and repair or rebuild the relations named.",
+    ))
 }
 
 pub fn pages(number: u64) -> String {

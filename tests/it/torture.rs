@@ -43,7 +43,7 @@ fn a_backup_of_18_under_all_kinds_of_changes_is_whole() {
 #[track_caller]
 fn torture(major: MajorVersion) {
     let rounds = harness::amount(ROUNDS, 1);
-    let modes = std::env::var(MODES).unwrap_or_else(|_| "stream".to_owned());
+    let modes = std::env::var(MODES).unwrap_or_else(|_| "stream,local".to_owned());
     let modes: Vec<&str> = modes.split(',').collect();
     let mut random = fastrand::Rng::with_seed(harness::seed());
     for round in 1..=rounds {
@@ -128,7 +128,7 @@ impl Victim {
     #[track_caller]
     fn back_up(&self, mode: &str) -> Taken {
         let ledger_rows = self.ledger_rows();
-        let backup = self.source.walden().args(["backup", "--json"]);
+        let backup = self.source.walden().args(["backup", "--json", "--mode", mode]);
         let (output, peak_bytes) =
             backup.timeout(Duration::from_secs(300)).spawn().wait_and_weigh();
         let output = output.succeeds();

@@ -63,7 +63,9 @@ impl Prepared {
     fn fill(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Done> {
         let (placement, jobs) = (&self.placement, self.request.jobs);
         in_place::remove_control(&self.destination.directory)?;
-        let control = self.home.read_file(self.chain.newest(), CONTROL_FILE)?;
+        let newest = self.chain.newest();
+        let control = self.home.read_file(newest, CONTROL_FILE);
+        let control = control.context(|| format!("read {CONTROL_FILE} of backup {}", newest.id))?;
         let control = control.ok_or_else(|| Error::new(ErrorKind::Bug, "pg_control was there"))?;
         let directories = placement.directories.keys().map(std::path::PathBuf::as_path);
         let (done, file_systems) = match self.destination.into {
