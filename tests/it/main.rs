@@ -62,6 +62,9 @@ mod backup_local;
 /// `backup` told to stop at any instant.
 mod backup_cancel;
 
+/// What a backup does to its host.
+mod backup_care;
+
 /// What is kept with a backup beside its files.
 mod backup_facts;
 
