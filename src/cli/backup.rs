@@ -162,7 +162,7 @@ fn sound(report: &Report) -> Result<()> {
     let (id, pages) = (&report.id, pages(report.damaged));
     let what = format!("backup {id} is published, with {pages} damaged on the server itself");
     Err(Error::new(ErrorKind::FoundWrong, what).hint(
-        "Keep the older backups; look at the disk, and repair or rebuild the relations named above.",
+        "Keep the older backups; look at the disk, and repair or rebuild the relations named.",
     ))
 }
 
@@ -188,6 +188,7 @@ fn table(report: &Report) -> String {
         ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
         ("WAL needed", format!("{} to {}", report.first_wal, report.last_wal)),
         ("names", names(report.names.as_ref())),
+        ("also saved", configuration(&report.configuration)),
     ];
     let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
     lines.join("\n")
@@ -206,6 +207,14 @@ fn kind(report: &Report) -> String {
 fn rate(report: &Report) -> String {
     let rate = |taken: &Taken| format!(", {}/s", ByteSize::b(taken.rate).display().iec());
     report.taken.as_ref().map(rate).unwrap_or_default()
+}
+
+fn configuration(saved: &[String]) -> String {
+    match saved {
+        [] => "nothing: no configuration outside of the data directory".to_owned(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
 }
 
 fn names(saved: Option<&NamesFacts>) -> String {

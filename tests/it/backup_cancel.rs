@@ -11,7 +11,7 @@ use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walde
 
 /// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
 const SOON: Duration = Duration::from_secs(10);
-const MODES: [&str; 1] = ["stream"];
+const MODES: [&str; 2] = ["stream", "local"];
 const LINE: &str = "walden: backup: told to stop; no backup was published\n";
 
 struct Stage {
@@ -29,8 +29,7 @@ impl Stage {
     }
 
     fn backup(&self, mode: &str) -> Walden {
-        let _ = mode;
-        self.cluster.walden().arg("backup")
+        self.cluster.walden().args(["backup", "--mode", mode])
     }
 
     fn files(&self, name: &str) -> usize {
@@ -70,12 +69,15 @@ impl Stage {
 impl Stage {
     #[track_caller]
     fn wait_until_it_copies(&self, mode: &str) {
-        match mode {
-            "stream" => self.cluster.wait_until(
-                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)",
-            ),
-            _ => assert!(within(Duration::from_secs(60), || self.files("data-") > 0)),
-        }
+        self.cluster.wait_until(match mode {
+            "stream" => {
+                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)"
+            }
+            _ => {
+                "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
+                 AND state = 'idle' AND (query = 'SELECT 1' OR query ILIKE '%pg_control%'))"
+            }
+        });
     }
 }
 

@@ -2,8 +2,8 @@
 //! processor and memory, how much is stored.
 //!
 //! `BENCH_CLUSTER_GIB=20` says how large, `BENCH_CLUSTER_FILLER=0.2` how much of it hardly
-//! compresses. walden's repository is a directory, or what `BENCH_REPOSITORY` names, reached by what
-//! else is in the environment (`WALDEN_S3_ENDPOINT`, `AWS_ACCESS_KEY_ID` ...).
+//! compresses. walden's repository is a directory, or what `BENCH_REPOSITORY` names, reached by
+//! what else is in the environment (`WALDEN_S3_ENDPOINT`, `AWS_ACCESS_KEY_ID` ...).
 
 /// The clusters.
 mod source;

@@ -37,8 +37,8 @@ pub fn run(stage: &Stage) {
         ("restore", restore.arg(to)),
     ];
     let title = format!("{} at {rate}", stage.title());
-    let head = [&title, "took", "at", "done", "said to be left", "was left", "ratio"];
-    let mut table = Table::new(&head.map(String::as_str));
+    let head = [title.as_str(), "took", "at", "done", "said to be left", "was left", "ratio"];
+    let mut table = Table::new(&head);
     for (what, call) in calls {
         empty_caches();
         let (lines, took) = listen(&call).unwrap_or_else(|why| panic!("{what}: {why}"));

@@ -49,6 +49,8 @@ pub struct Report {
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
+    /// Configuration files outside of the data directory that were saved along.
+    pub configuration: Vec<String>,
     /// Pages that are damaged on the source: how many, and the first thousand.
     pub damaged: u64,
     pub damaged_pages: Vec<DamagedPage>,
@@ -84,6 +86,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
+        configuration: Vec::new(),
         damaged_pages: damage.pages,
         damaged: damage.count,
         tablespaces: tablespaces.map(|t| Tablespace { oid: t.oid, path: t.path }).collect(),
@@ -128,6 +131,7 @@ pub fn report(
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
+        configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
         damaged: manifest.damaged,
         damaged_pages: manifest.damaged_pages.clone(),
         names,

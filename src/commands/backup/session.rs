@@ -61,6 +61,7 @@ impl Session {
         wanted: Wanted<'_>,
         progress: &Progress,
     ) -> Result<Copied> {
+        let _cancel = self.connection().cancel_when_told()?;
         match self {
             Session::Local(server) => local::copy(server, source, target, wanted, progress),
             Session::Stream(connection) => {

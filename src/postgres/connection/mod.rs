@@ -109,6 +109,11 @@ impl Connection {
         &self.place
     }
 
+    /// Over a Unix socket: the server's files are this host's.
+    pub fn is_on_this_host(&self) -> bool {
+        self.wire.is_unix()
+    }
+
     /// Lets another thread end this connection.
     pub fn canceller(&self) -> Result<Canceller> {
         self.wire.canceller()
