@@ -219,7 +219,7 @@ pub fn make_directories(placement: &Placement) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             outcome => {
-                outcome.map_err(|error| host_failed(format!("make {}", path.display()), error))?
+                outcome.map_err(|error| host_failed(format!("make {}", path.display()), error))?;
             }
         }
     }
