@@ -109,7 +109,8 @@ pub fn copy(
     if let Some(error) = halt.error() {
         return Err(error);
     }
-    let copied = tail.copied(packs, &plan, &findings, pages.finish())?;
+    let damage = pages.finish(tail.end_lsn());
+    let copied = tail.copied(packs, plan, &findings, damage)?;
     Ok(Copied { lineage: basis.lineage(), ..copied })
 }
 
