@@ -187,6 +187,7 @@ fn table(report: &Report) -> String {
         ("LSN", format!("{} to {}", report.start_lsn, report.end_lsn)),
         ("WAL needed", format!("{} to {}", report.first_wal, report.last_wal)),
         ("names", names(report.names.as_ref())),
+        ("also saved", configuration(&report.configuration)),
     ];
     let lines = rows.map(|(name, value)| format!("{name:<12}{value}"));
     lines.join("\n")
@@ -205,6 +206,14 @@ fn kind(report: &Report) -> String {
 fn rate(report: &Report) -> String {
     let rate = |taken: &Taken| format!(", {}/s", ByteSize::b(taken.rate).display().iec());
     report.taken.as_ref().map(rate).unwrap_or_default()
+}
+
+fn configuration(saved: &[String]) -> String {
+    match saved {
+        [] => "nothing: no configuration outside of the data directory".to_owned(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
 }
 
 fn names(saved: Option<&NamesFacts>) -> String {

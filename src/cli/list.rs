@@ -170,6 +170,9 @@ fn detail(report: &Report, cluster: &Cluster, backup: &Listed) -> String {
     for space in detail.map(|detail| detail.tablespaces.as_slice()).unwrap_or_default() {
         line("tablespace", Some(format!("{} {}", space.oid, space.path)));
     }
+    for file in detail.map(|detail| detail.configuration.as_slice()).unwrap_or_default() {
+        line("configuration", Some(file.path.clone()));
+    }
     line("names", detail.map(names));
     line("verified", Some(backup.verified.map_or_else(|| "never".to_owned(), time)));
     line("held", Some(yes(backup.held)));

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::tz::TimeZone;
 
@@ -93,6 +94,14 @@ pub struct Restore {
     include_database: Vec<String>,
     #[command(flatten)]
     some: extract::Files,
+    /// Bring the configuration files that the cluster keeps outside of its data directory, as
+    /// Debian's do in /etc/postgresql: below this directory, or with / where they were. Files that
+    /// are there stay.
+    #[arg(long, value_name = "DIR")]
+    configuration: Option<PathBuf>,
+    /// The most that is fetched in a second.
+    #[arg(long, value_name = "SIZE")]
+    max_rate: Option<ByteSize>,
     /// Print the plan and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -213,6 +222,8 @@ impl Restore {
             tablespace_root: self.tablespace_root,
             owner: self.owner,
             system_identifier: self.system_identifier,
+            configuration: self.configuration,
+            max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.restore.max_rate),
             delta: self.delta,
             include_databases: self.include_database,
             jobs,

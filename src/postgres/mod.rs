@@ -20,6 +20,7 @@ pub mod archive_status;
 pub mod installation;
 pub mod server;
 pub mod connection;
+pub mod configuration_files;
 pub mod names;
 pub mod tar_header;
 pub mod replication;

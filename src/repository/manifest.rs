@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::incremental_file::{self, IncrementalHeader};
 use crate::postgres::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 use crate::repository::backup_facts::wal_needed;
+pub use crate::repository::configuration::ConfigurationFile;
 pub use crate::repository::taken::Taken;
 use crate::repository::{BackupFacts, BackupId};
 
@@ -55,6 +56,9 @@ pub struct Manifest {
     /// `None` in manifests of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<Taken>,
+    /// What is saved beside it of files outside of the data directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configuration: Vec<ConfigurationFile>,
     /// Pages that do not match their checksum, on the source already; empty where none was found or
     /// nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,7 +89,7 @@ pub enum Mode {
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DamagedPage {
-    /// As in `files`.
+    /// Of the whole file, also where `files` has only a part of it.
     pub path: String,
     /// Counted from the beginning of this file.
     pub block: u32,
@@ -326,6 +330,7 @@ pub mod samples {
             label: Some("before the upgrade".to_owned()),
             notes: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
             taken: None,
+            configuration: Vec::new(),
             damaged_pages: Vec::new(),
             damaged: 0,
             tablespaces: Vec::new(),

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod wal;
 pub mod backup;
 pub mod taken;
+pub mod configuration;
 pub mod pack_reader;
 pub mod manifest;
 pub mod backup_facts;

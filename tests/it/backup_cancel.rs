@@ -7,11 +7,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::cluster::within;
 use crate::harness::site::files_below;
-use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walden};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, ClusterBuilder, Fault, Running, Scratch, Walden};
 
 /// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
 const SOON: Duration = Duration::from_secs(10);
-const MODES: [&str; 1] = ["stream"];
+const MODES: [&str; 2] = ["stream", "local"];
 const LINE: &str = "walden: backup: told to stop; no backup was published\n";
 
 struct Stage {
@@ -29,8 +29,7 @@ impl Stage {
     }
 
     fn backup(&self, mode: &str) -> Walden {
-        let _ = mode;
-        self.cluster.walden().arg("backup")
+        self.cluster.walden().args(["backup", "--mode", mode])
     }
 
     fn files(&self, name: &str) -> usize {
@@ -52,6 +51,13 @@ impl Stage {
         assert_eq!(list.stdout, "", "nothing is listed");
     }
 
+    /// What the server says of the one that `pg_backup_start` began (`do_pg_abort_backup`, xlog.c).
+    #[track_caller]
+    fn assert_backup_mode_was_ended(&self) {
+        let log = self.cluster.log();
+        assert!(log.contains("aborting backup due to backend exiting"), "{log}");
+    }
+
     #[track_caller]
     fn wait_until_it_waits_for_a_checkpoint(&self, mode: &str) {
         self.cluster.wait_until(match mode {
@@ -70,12 +76,15 @@ impl Stage {
 impl Stage {
     #[track_caller]
     fn wait_until_it_copies(&self, mode: &str) {
-        match mode {
-            "stream" => self.cluster.wait_until(
-                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)",
-            ),
-            _ => assert!(within(Duration::from_secs(60), || self.files("data-") > 0)),
-        }
+        self.cluster.wait_until(match mode {
+            "stream" => {
+                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)"
+            }
+            _ => {
+                "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
+                 AND state = 'idle' AND (query = 'SELECT 1' OR query ILIKE '%pg_control%'))"
+            }
+        });
     }
 }
 
@@ -132,6 +141,7 @@ fn told_while_it_copies_it_ends_both() {
         ends_as_told(running);
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
     stage.backup(MODES[0]).run().succeeds();
 }
 
@@ -147,6 +157,7 @@ fn killed_while_it_copies_it_leaves_nothing_that_counts() {
 
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
 }
 
 #[test]
@@ -185,4 +196,46 @@ fn over_tcp_the_server_is_told_at_the_address_that_was_connected_to() {
 
     ends_as_told(running);
     stage.assert_nothing_goes_on();
+}
+
+/// A cluster that archives to a bucket, and a backup of it that is just storing its manifest, which
+/// the store takes as `fault` says.
+fn publishing(fault: Fault) -> (Cluster, Bucket, Running) {
+    let bucket = Bucket::start();
+    let builder = Cluster::builder(ANY_MAJOR).archive_to(bucket.url(), "main");
+    let environment = bucket.environment().into_iter();
+    let builder = environment.fold(builder, |builder, (name, value)| builder.env(name, value));
+    let cluster = builder.start();
+    cluster.archive_everything();
+    bucket.proxy.fault_times(Some("PUT"), "manifest.json", 1, fault);
+    let running = cluster.walden().arg("backup").spawn();
+    let is_asked = || {
+        let requests = bucket.proxy.requests();
+        requests.iter().any(|seen| seen.method == "PUT" && seen.path.contains("manifest.json"))
+    };
+    assert!(within(Duration::from_secs(60), is_asked), "the manifest is stored last");
+    (cluster, bucket, running)
+}
+
+#[test]
+fn told_while_it_publishes_it_is_a_backup() {
+    let (cluster, _bucket, mut running) = publishing(Fault::Delay(Duration::from_secs(3)));
+
+    running.terminate();
+
+    running.wait().succeeds();
+    let list = cluster.walden().args(["list", "--quiet"]).run().succeeds();
+    assert_eq!(list.stdout.lines().count(), 1);
+}
+
+#[test]
+fn told_twice_while_it_publishes_it_ends_and_does_not_say_what_it_does_not_know() {
+    let (_cluster, _bucket, mut running) = publishing(Fault::Hang);
+
+    running.terminate();
+    interrupt(&running);
+
+    let output = running.wait().exits(75);
+    assert!(!output.stderr.contains("no backup was published"), "{output}");
+    output.stderr_has("told to stop while it published");
 }

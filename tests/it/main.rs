@@ -62,6 +62,12 @@ mod backup_local;
 /// `backup` told to stop at any instant.
 mod backup_cancel;
 
+/// What a backup does to its host.
+mod backup_care;
+
+/// What is kept with a backup beside its files.
+mod backup_facts;
+
 /// What things are called, saved with a backup.
 mod names;
 
@@ -86,8 +92,15 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `restore` into what is there already, in several attempts, and in part.
+mod restore_delta;
+
 /// Backups of servers that write flat out and change all their files meanwhile.
 mod torture;
+/// Chains of incremental backups, beside pg_combinebackup.
+mod combine;
+/// Backups and restores amid what goes wrong.
+mod large_faults;
 
 /// `find`: what happened, told from what only looks like it.
 mod find;

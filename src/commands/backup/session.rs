@@ -62,7 +62,10 @@ impl Session {
         progress: &Progress,
     ) -> Result<Copied> {
         match self {
-            Session::Local(server) => local::copy(server, source, target, wanted, progress),
+            Session::Local(server) => {
+                let _cancel = server.connection.cancel_when_told()?;
+                local::copy(server, source, target, wanted, progress)
+            }
             Session::Stream(connection) => {
                 stream::copy(connection, source, target, wanted, progress)
             }

@@ -3,7 +3,7 @@
 use crate::codec::Origin;
 use crate::commands::list::Listed;
 use crate::error::{ErrorKind, Result};
-use crate::repository::manifest::{Tablespace, Taken};
+use crate::repository::manifest::{ConfigurationFile, Tablespace, Taken};
 use crate::repository::{BackupFacts, Home, Manifest, NamesFacts, layout};
 
 /// More of the same is in `wrong_packs`.
@@ -18,6 +18,8 @@ pub struct Detail {
     /// In bytes.
     pub wal_segment_size: u32,
     pub tablespaces: Vec<Tablespace>,
+    /// Configuration files outside of the data directory that were saved along.
+    pub configuration: Vec<ConfigurationFile>,
     pub packs: usize,
     /// Packs that are not there, or with another size than the manifest says; by name.
     pub wrong_packs: Vec<String>,
@@ -53,6 +55,7 @@ pub fn add(listed: &mut Listed, facts: &BackupFacts, home: &Home) -> Result<()> 
         taken: manifest.taken,
         wal_segment_size: manifest.wal_segment_size,
         tablespaces: manifest.tablespaces,
+        configuration: manifest.configuration,
         packs: manifest.packs.len(),
         wrong_packs,
         names,

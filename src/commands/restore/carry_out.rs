@@ -63,7 +63,9 @@ impl Prepared {
     fn fill(&self, progress: &(dyn Fn(u64) + Sync)) -> Result<Done> {
         let (placement, jobs) = (&self.placement, self.request.jobs);
         in_place::remove_control(&self.destination.directory)?;
-        let control = self.home.read_file(self.chain.newest(), CONTROL_FILE)?;
+        let newest = self.chain.newest();
+        let control = self.home.read_file(newest, CONTROL_FILE);
+        let control = control.context(|| format!("read {CONTROL_FILE} of backup {}", newest.id))?;
         let control = control.ok_or_else(|| Error::new(ErrorKind::Bug, "pg_control was there"))?;
         let directories = placement.directories.keys().map(std::path::PathBuf::as_path);
         let (done, file_systems) = match self.destination.into {
@@ -72,6 +74,7 @@ impl Prepared {
                 let file_systems = file_systems(directories)?;
                 let targets = Targets::new(placement, self.owner());
                 let work = Work::of_all(&self.chain.manifests, placement);
+                let work = work.at_most(self.request.max_rate);
                 let written = placement.bytes();
                 let fetched = self.place(&targets, &work, progress)?;
                 (Done { fetched, written, ..Done::default() }, file_systems)
@@ -87,6 +90,7 @@ impl Prepared {
                 let written = compared.wanted.iter().map(|one| one.piece.length).sum();
                 let (kept, kept_files) = (compared.kept, compared.kept_files);
                 let work = Work::new(&self.chain.manifests, compared.wanted);
+                let work = work.at_most(self.request.max_rate);
                 let fetched = self.place(&targets, &work, progress)?;
                 let (removed_files, removed_bytes) = (found.stranger_files, found.stranger_bytes);
                 let done =
@@ -97,6 +101,9 @@ impl Prepared {
         settle::settle(placement, &file_systems, self.owner(), jobs)?;
         if let Some(label) = &self.chain.label {
             recovery::write_file(&self.destination.directory.join(LABEL), label, self.owner())?;
+        }
+        if let Some(configuration) = &self.configuration {
+            configuration.place(self.owner())?;
         }
         let settings = recovery::settings(&self.request, self.version(), &self.decision);
         recovery::write(&self.destination, &settings, recovery::signal_file(&self.request))?;

@@ -17,6 +17,7 @@ pub mod compare;
 pub mod targets;
 pub mod place;
 pub mod settle;
+pub mod configuration;
 pub mod recovery;
 pub mod wait;
 pub mod extract;
@@ -31,12 +32,14 @@ use crate::host::clock;
 use crate::host::privileges::{self, User};
 use crate::postgres::installation::Installation;
 use crate::postgres::{MajorVersion, SystemIdentifier};
+use crate::repository::manifest::FileEntry;
 use crate::repository::{Home, Manifest, Repository};
 
 pub use carry_out::Done;
 pub use plan::Plan;
 
 use chain::Chain;
+use configuration::Configuration;
 use databases::Databases;
 use destination::Destination;
 use occupied::Into;
@@ -60,6 +63,11 @@ pub struct Request {
     /// Whom the files shall belong to, where root restores.
     pub owner: Option<String>,
     pub system_identifier: Option<SystemIdentifier>,
+    /// Below which directory the configuration files are brought that the cluster keeps outside of
+    /// its data directory.
+    pub configuration: Option<PathBuf>,
+    /// In bytes fetched in a second.
+    pub max_rate: Option<u64>,
     /// Keep what is right in a directory that holds this cluster, and change the rest.
     pub delta: bool,
     /// The databases that are restored with their content; none: all of them.
@@ -114,6 +122,7 @@ pub struct Prepared {
     chain: Chain,
     destination: Destination,
     placement: Placement,
+    configuration: Option<Configuration>,
     request: Request,
 }
 
@@ -155,7 +164,14 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     plan.describe_in_place(&destination, in_place.as_ref(), &placement);
     plan.databases_left_out = databases.left_out;
     plan.notes.extend(survey.notes);
-    let mut prepared = Prepared { plan, decision, home, chain, destination, placement, request };
+    let configuration = request
+        .configuration
+        .as_deref()
+        .map(|root| Configuration::prepare(&home, chain.newest(), root, &destination.directory));
+    let configuration = configuration.transpose()?;
+    plan.configuration = configuration.as_ref().map(Configuration::paths).unwrap_or_default();
+    let mut prepared =
+        Prepared { plan, decision, home, chain, destination, placement, configuration, request };
     prepared.warn();
     Ok(prepared)
 }
@@ -194,7 +210,9 @@ impl Prepared {
     /// Whether the server would find a `postgresql.conf`; packages such as Debian's keep it
     /// elsewhere.
     pub fn has_configuration(&self) -> bool {
-        self.chain.newest().files.iter().any(|file| file.path == "postgresql.conf")
+        let is_brought = self.configuration.as_ref().is_some_and(Configuration::has_main_file);
+        let is_it = |file: &FileEntry| file.path == "postgresql.conf";
+        is_brought || self.chain.newest().files.iter().any(is_it)
     }
 
     /// What will keep the server from starting, but is not ours to refuse.
@@ -202,13 +220,9 @@ impl Prepared {
         if let Err(error) = Installation::find(self.version(), None) {
             self.plan.notes.push(format!("{error}: the server cannot be started here yet."));
         }
-        if !self.has_configuration() {
-            self.plan.notes.push(
-                "the backup has no postgresql.conf: this cluster keeps it elsewhere, as Debian \
-                 does; copy it before you start the server."
-                    .to_owned(),
-            );
-        }
+        let brought = self.configuration.as_ref();
+        let note = configuration::note(self.chain.newest(), brought, self.directory());
+        self.plan.notes.extend(note);
         let program = self.request.fetch_call.iter().map(Path::new).find(|word| word.is_absolute());
         if let (Some(user), Some(program)) = (self.owner(), program)
             && !privileges::everybody_can_read(program)

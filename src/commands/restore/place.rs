@@ -12,6 +12,7 @@ use crate::commands::restore::pieces::Piece;
 use crate::commands::restore::placement::Placement;
 use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::bandwidth::Bandwidth;
 use crate::repository::{Home, Manifest, PackReader, PackSink};
 
 /// A piece, and which file it is of.
@@ -27,6 +28,7 @@ pub struct Work<'a> {
     /// For each backup, in the order of its stream.
     wanted: Vec<Vec<Wanted>>,
     tasks: Vec<Task>,
+    bandwidth: Bandwidth,
 }
 
 /// One pack of one backup, and which of its backup's pieces lie in it.
@@ -52,7 +54,13 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        Work { chain, wanted, tasks }
+        Work { chain, wanted, tasks, bandwidth: Bandwidth::new(None) }
+    }
+
+    /// So many bytes are fetched in a second, in steps of a pack a job.
+    #[must_use]
+    pub fn at_most(self, bytes_per_second: Option<u64>) -> Self {
+        Work { bandwidth: Bandwidth::new(bytes_per_second), ..self }
     }
 
     /// Every piece of every file.
@@ -82,10 +90,9 @@ impl<'a> Work<'a> {
             while !stop.load(Ordering::Relaxed) {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = self.tasks.get(task) else { break };
-                fetched.fetch_add(
-                    self.fetch(task, &mut reader, targets, progress)?,
-                    Ordering::Relaxed,
-                );
+                let bytes = self.fetch(task, &mut reader, targets, progress)?;
+                fetched.fetch_add(bytes, Ordering::Relaxed);
+                self.bandwidth.take(bytes, &|| stop.load(Ordering::Relaxed));
             }
             Ok(())
         };

@@ -50,6 +50,8 @@ pub struct Plan {
     pub in_place: Option<PlannedInPlace>,
     /// Databases whose files will be empty.
     pub databases_left_out: Vec<String>,
+    /// Where configuration files from outside of the data directory go.
+    pub configuration: Vec<PathBuf>,
     pub signal_file: String,
     /// The block in `postgresql.auto.conf`.
     pub settings: String,
@@ -178,6 +180,7 @@ impl Plan {
             tablespaces: Vec::new(),
             in_place: None,
             databases_left_out: Vec::new(),
+            configuration: Vec::new(),
             signal_file: String::new(),
             settings: String::new(),
             adopt: request.adopt,

@@ -64,8 +64,8 @@ pub fn find_server(prepared: &Prepared, bin: Option<&Path>) -> Result<Installati
             "the backup has no postgresql.conf, so the server cannot be started from here",
         )
         .hint(
-            "This cluster keeps it outside of its data directory, as Debian does: leave --wait \
-               away, copy it, and start the server as usual.",
+            "This cluster keeps it outside of its data directory, as Debian does: bring it by \
+             --configuration DIR, or leave --wait away and start the server as usual.",
         ));
     }
     Installation::find(prepared.version(), bin)
@@ -107,12 +107,20 @@ fn launch(prepared: &Prepared, installation: &Installation) -> Result<Launch> {
         // The source may name its own directory in its postgresql.conf.
         ("data_directory", directory.display().to_string()),
     ];
+    let mut settings: Vec<_> =
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    if let Some(configuration) = &prepared.configuration {
+        let brought = configuration.settings().into_iter();
+        settings.extend(brought.map(|(name, value)| (name.to_owned(), value)));
+        // Certificates lie elsewhere still, and nobody reaches this server but by its socket.
+        settings.push(("ssl".to_owned(), "off".to_owned()));
+    }
     Ok(Launch {
         installation: installation.clone(),
         socket_directory: socket_directory(prepared)?,
         port: PORT,
         log: directory.join(LOG_FILE),
-        settings: settings.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        settings,
         environment: Vec::new(),
         user: prepared.owner().cloned(),
         pgdata: directory,

@@ -23,6 +23,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::termination;
 use cancel::CancelRequest;
 use wire::Wire;
 
@@ -107,6 +108,11 @@ impl Connection {
     /// Where the server is, as a person would write it: `db1:5432`.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Over a Unix socket: the server's files are this host's.
+    pub fn is_on_this_host(&self) -> bool {
+        self.wire.is_unix()
     }
 
     /// Lets another thread end this connection.
@@ -197,7 +203,10 @@ fn note(parameters: &mut BTreeMap<String, String>, message: &Message) {
         Message::NoticeResponse(body) => {
             let notice = ServerMessage::parse(body.fields());
             match notice.severity.as_str() {
-                "WARNING" => tracing::warn!("PostgreSQL says: {notice}"),
+                // Who is about to leave has asked for what it warns of.
+                "WARNING" if !termination::is_leaving() => {
+                    tracing::warn!("PostgreSQL says: {notice}");
+                }
                 _ => tracing::debug!("PostgreSQL says: {notice}"),
             }
         }

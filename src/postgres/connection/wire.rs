@@ -38,6 +38,10 @@ impl Wire {
         })
     }
 
+    pub fn is_unix(&self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+
     pub fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         self.timeout = timeout;
         self.socket.set_timeout(timeout).map_err(|error| {

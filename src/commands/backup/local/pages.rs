@@ -165,7 +165,7 @@ impl Pages<'_> {
                 thread::sleep(PAUSE * (attempt + 1));
             }
         }
-        let path = self.entry.path.clone();
+        let path = self.entry.file().to_owned();
         let damaged = DamagedPage { path, block, what: mismatch.to_string(), relation: None };
         match page::lsn(&fresh) {
             lsn if lsn >= self.rules.start_lsn && !page::is_new(&fresh) => {
