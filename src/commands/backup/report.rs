@@ -30,7 +30,6 @@ pub struct Report {
     pub system_identifier: SystemIdentifier,
     pub server_version_num: u32,
     pub from_standby: bool,
-    pub mode: Option<Mode>,
     pub began: jiff::Timestamp,
     pub ended: jiff::Timestamp,
     /// From the first word to the manifest.
@@ -118,7 +117,6 @@ pub fn report(
         system_identifier: manifest.system_identifier(),
         server_version_num: manifest.server_version_num,
         from_standby: manifest.from_standby,
-        mode: manifest.mode,
         began: manifest.began,
         ended: manifest.ended,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
