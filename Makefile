@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint tidy licences bench soak fuzz test-stores
+.PHONY: help demo test check format lint tidy licences bench soak torture fuzz test-stores
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -11,6 +11,7 @@ CARGO_DENY := $(TOOLS)/bin/cargo-deny
 POSTGRESQL_MAJORS := 15 16 17 18
 SOAK_SECONDS ?= 600
 CRASH_ROUNDS ?= 20
+TORTURE_ROUNDS ?= 50
 FUZZ_SECONDS ?= 600
 
 help: ## this list
@@ -26,6 +27,7 @@ demo: ## the whole story on this machine: archive, back up, an accident, recover
 test: ## unit and integration tests, with real PostgreSQL servers and S3 stores
 	@tests/setup/packages.sh test
 	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	@tests/setup/clients.sh 17
 	$(CARGO) test --locked --no-fail-fast
 
 check: format lint tidy licences ## what needs no server: format, lint, house rules, licences
@@ -60,6 +62,13 @@ soak: ## ten minutes over a store that fails, then kill -9 everywhere (SOAK_SECO
 	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
 	WALDEN_TEST_SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
 	WALDEN_TEST_CRASH_ROUNDS=$(CRASH_ROUNDS) $(CARGO) test --locked --test it crash:: -- --nocapture
+
+# Half a minute a round for each version. `tests/it/torture.rs` says what else can be asked for.
+torture: ## backups while everything changes, recovered and checked, on all versions (TORTURE_ROUNDS)
+	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	@tests/setup/clients.sh 17
+	WALDEN_TEST_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked --test it torture:: -- --nocapture
 
 fuzz: ## every parser of WAL on damaged WAL, ten minutes each (FUZZ_SECONDS)
 	@tests/setup/packages.sh test

@@ -16,13 +16,15 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 7] = [
+    let parts: [(&str, fn()); 9] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
         ("digest", digest::run),
         ("drain", drain::run),
         ("replay", replay::run),
         ("cluster", cluster::run),
+        ("relations", cluster::run_relations),
+        ("progress", cluster::run_progress),
         ("window", window::run),
     ];
     let wanted = knobs::only();

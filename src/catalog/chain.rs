@@ -212,7 +212,7 @@ pub fn chain_to_extend<'a>(
     let full = chain.full();
     if coming.full_since.is_some_and(|since| full.began < since) {
         return Err(format!(
-            "{}, the full backup to build on, began at {:.0}, which is too long ago (backup.full_every)",
+            "{}, the full backup to build on, began at {:.0}, too long ago (backup.full_every)",
             full.id, full.began
         ));
     }

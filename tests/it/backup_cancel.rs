@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::cluster::within;
 use crate::harness::site::files_below;
-use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walden};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, ClusterBuilder, Fault, Running, Scratch, Walden};
 
 /// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
 const SOON: Duration = Duration::from_secs(10);
@@ -196,4 +196,46 @@ fn over_tcp_the_server_is_told_at_the_address_that_was_connected_to() {
 
     ends_as_told(running);
     stage.assert_nothing_goes_on();
+}
+
+/// A cluster that archives to a bucket, and a backup of it that is just storing its manifest, which
+/// the store takes as `fault` says.
+fn publishing(fault: Fault) -> (Cluster, Bucket, Running) {
+    let bucket = Bucket::start();
+    let builder = Cluster::builder(ANY_MAJOR).archive_to(bucket.url(), "main");
+    let environment = bucket.environment().into_iter();
+    let builder = environment.fold(builder, |builder, (name, value)| builder.env(name, value));
+    let cluster = builder.start();
+    cluster.archive_everything();
+    bucket.proxy.fault_times(Some("PUT"), "manifest.json", 1, fault);
+    let running = cluster.walden().arg("backup").spawn();
+    let is_asked = || {
+        let requests = bucket.proxy.requests();
+        requests.iter().any(|seen| seen.method == "PUT" && seen.path.contains("manifest.json"))
+    };
+    assert!(within(Duration::from_secs(60), is_asked), "the manifest is stored last");
+    (cluster, bucket, running)
+}
+
+#[test]
+fn told_while_it_publishes_it_is_a_backup() {
+    let (cluster, _bucket, mut running) = publishing(Fault::Delay(Duration::from_secs(3)));
+
+    running.terminate();
+
+    running.wait().succeeds();
+    let list = cluster.walden().args(["list", "--quiet"]).run().succeeds();
+    assert_eq!(list.stdout.lines().count(), 1);
+}
+
+#[test]
+fn told_twice_while_it_publishes_it_ends_and_does_not_say_what_it_does_not_know() {
+    let (_cluster, _bucket, mut running) = publishing(Fault::Hang);
+
+    running.terminate();
+    interrupt(&running);
+
+    let output = running.wait().exits(75);
+    assert!(!output.stderr.contains("no backup was published"), "{output}");
+    output.stderr_has("told to stop while it published");
 }

@@ -62,6 +62,9 @@ mod backup_local;
 /// `backup` told to stop at any instant.
 mod backup_cancel;
 
+/// What a backup does to its host.
+mod backup_care;
+
 /// What is kept with a backup beside its files.
 mod backup_facts;
 
@@ -94,6 +97,10 @@ mod restore_delta;
 
 /// Backups of servers that write flat out and change all their files meanwhile.
 mod torture;
+/// Chains of incremental backups, beside pg_combinebackup.
+mod combine;
+/// Backups and restores amid what goes wrong.
+mod large_faults;
 
 /// `find`: what happened, told from what only looks like it.
 mod find;

@@ -38,6 +38,10 @@ needs_of_test() {
     need python3 python3
     # Debian cuts what makes a virtual environment out of python3.
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    # Ubuntu checks what comes from Debian with this.
+    if command -v apt-get >/dev/null && [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
+        missing+=(debian-archive-keyring)
+    fi
     if ! ls /usr/lib/postgresql/*/bin/pg_waldump /usr/pgsql-*/bin/pg_waldump >/dev/null 2>&1; then
         missing+=(postgresql)
     fi

@@ -71,6 +71,19 @@ impl Bench {
         self.server.log()
     }
 
+    /// Processor time of the server and of those of its processes that have ended, a walsender's
+    /// after its backup.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.process_id()));
+        let stat = stat.unwrap_or_default();
+        // proc(5): utime, stime, cutime and cstime stand 11 words after the name.
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        let ticks: u64 =
+            after_name.split(' ').skip(11).take(4).filter_map(|n| n.parse::<u64>().ok()).sum();
+        // Linux counts hundredths for those who read it.
+        Duration::from_millis(ticks * 10)
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.server.has_ended()
     }
@@ -89,7 +102,7 @@ impl Drop for Bench {
 }
 
 /// The distribution's where it has this version: it has lz4, for `wal_compression`.
-fn installation() -> Installation {
+pub fn installation() -> Installation {
     if let Some(packaged) = installation::installed().into_iter().find(|one| one.major == MAJOR) {
         return packaged;
     }

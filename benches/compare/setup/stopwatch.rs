@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use walden::host::privileges::{self, User};
+
+use super::scratch;
+
 /// One or more programs, each started when the one before it has succeeded.
 #[derive(Debug, Clone, Default)]
 pub struct Call {
@@ -25,8 +29,18 @@ pub struct Took {
     pub cpu: Duration,
 }
 
+/// What `measure` tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Measured {
+    pub wall: Duration,
+    pub cpu: Duration,
+    /// The most that one of its processes held.
+    pub peak_kib: u64,
+}
+
 /// A call that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
+const HOUR: Duration = Duration::from_secs(3600);
 const GNU_TIME: &str = "/usr/bin/time";
 
 impl Call {
@@ -101,6 +115,27 @@ impl Call {
         Ok(Some(peak))
     }
 
+    /// Runs it to its end, as the user of the servers and with an hour's patience: what it took
+    /// and held, to the hundredth of a second. For calls that are too long to be run twice.
+    pub fn measure(&self) -> Result<Measured, String> {
+        let mut sum = Measured::default();
+        for words in &self.programs {
+            let mut command = Command::new(GNU_TIME);
+            command.args(["-f", "measured %e %U %S %M"]).args(words);
+            let (_, said) = self.run_as(&mut command, HOUR, scratch::user().as_ref())?;
+            let line = said.lines().rev().find_map(|line| line.strip_prefix("measured "));
+            let line = line.unwrap_or_default().split(' ');
+            let numbers: Vec<f64> = line.filter_map(|number| number.parse().ok()).collect();
+            let [wall, user, system, kib] = numbers[..] else {
+                return Err(format!("time says {said:?}"));
+            };
+            sum.wall += Duration::from_secs_f64(wall);
+            sum.cpu += Duration::from_secs_f64(user + system);
+            sum.peak_kib = sum.peak_kib.max(kib as u64);
+        }
+        Ok(sum)
+    }
+
     /// As PostgreSQL's settings have it: one line for a shell, which `%f` and `%p` are put into.
     pub fn shell_line(&self) -> String {
         let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy());
@@ -116,10 +151,20 @@ impl Call {
     }
 
     fn run(&self, command: &mut Command) -> Result<String, String> {
+        self.run_as(command, PATIENCE, None).map(|(stdout, _)| stdout)
+    }
+
+    /// What it says on stdout and on stderr.
+    fn run_as(
+        &self,
+        command: &mut Command,
+        patience: Duration,
+        user: Option<&User>,
+    ) -> Result<(String, String), String> {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Numbers with points, and words that can be read.
         command.env("LC_ALL", "C");
-        command.current_dir(&self.directory).stdin(Stdio::null());
+        privileges::run_as(command, user).current_dir(&self.directory).stdin(Stdio::null());
         // Files, since who detaches itself may keep a pipe open.
         let mut files =
             [tempfile::tempfile(), tempfile::tempfile()].map(|file| file.expect("a file"));
@@ -130,7 +175,7 @@ impl Call {
         let status = loop {
             match child.try_wait().expect("ask for its end") {
                 Some(status) => break status,
-                None if started.elapsed() > PATIENCE => {
+                None if started.elapsed() > patience => {
                     child.kill().ok();
                     child.wait().ok();
                     return Err(format!("hangs: {:?}", self.programs));
@@ -139,7 +184,11 @@ impl Call {
             }
         };
         let [stdout, stderr] = files.each_mut().map(text);
-        if status.success() { Ok(stdout) } else { Err(format!("{status}: {}", stderr.trim())) }
+        if status.success() {
+            Ok((stdout, stderr))
+        } else {
+            Err(format!("{status}: {} {}", stdout.trim(), stderr.trim()))
+        }
     }
 }
 

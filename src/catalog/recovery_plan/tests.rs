@@ -360,7 +360,7 @@ fn a_target_on_several_branches_is_refused_with_them() {
             ),
             (
                 wanted(Target::Xid(721)),
-                "transaction 721 cannot be reached on timeline 3, the newest: transaction 721 did not",
+                "721 cannot be reached on timeline 3, the newest: transaction 721 did not",
             ),
         ],
     );

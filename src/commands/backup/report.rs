@@ -46,14 +46,15 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    pub mode: Option<Mode>,
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
+    /// Configuration files outside of the data directory that were saved along.
+    pub configuration: Vec<String>,
     /// Pages that are damaged on the source: how many, and the first thousand.
     pub damaged: u64,
     pub damaged_pages: Vec<DamagedPage>,
-    /// Configuration files outside of the data directory that were saved along.
-    pub configuration: Vec<String>,
     /// What was saved of them; `None`: they could not be had.
     pub names: Option<NamesFacts>,
 }
@@ -128,12 +129,13 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        mode: manifest.mode,
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),
+        configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
         damaged: manifest.damaged,
         damaged_pages: manifest.damaged_pages.clone(),
-        configuration: manifest.configuration.iter().map(|file| file.path.clone()).collect(),
         names,
     }
 }

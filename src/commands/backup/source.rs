@@ -70,7 +70,8 @@ impl Source {
     }
 }
 
-/// What IDENTIFY_SYSTEM would say. Soon after a promotion `pg_control` still has the timeline before.
+/// What IDENTIFY_SYSTEM would say. Soon after a promotion `pg_control` still has the timeline
+/// before.
 fn identify_by_sql(connection: &mut Connection) -> Result<SystemIdentity> {
     const SQL: &str = "SELECT system_identifier, \
         CASE WHEN pg_is_in_recovery() THEN \
