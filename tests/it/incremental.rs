@@ -10,6 +10,7 @@ use serde_json::Value;
 use walden::postgres::MajorVersion;
 use walden::postgres::page::{self, PAGE_BYTES};
 
+use crate::harness::cluster::within;
 use crate::harness::site::files_below;
 use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Load, Scratch, Walden};
 
@@ -348,6 +349,33 @@ fn a_chain_of_changed_blocks_is_the_cluster_of_18() {
     by_files(MajorVersion(18));
 }
 
+impl Archiving {
+    /// An incremental backup of a standby, to the last of the chain. The primary ends the segments
+    /// that it needs.
+    #[track_caller]
+    fn take_from(&mut self, standby: &Cluster) {
+        // A restartpoint, where the backup begins.
+        standby.sql("CHECKPOINT");
+        let words = ["backup", "--json", "--mode", "local", "--incremental"];
+        let running = standby.walden().args(words).spawn();
+        let is_done = || {
+            self.cluster.write_wal(1);
+            self.manifests() > self.chain.len()
+        };
+        assert!(within(Duration::from_secs(60), is_done), "{}", standby.log());
+        let output = running.wait().succeeds();
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(report["from_standby"], true);
+        assert_eq!(report["parent"], self.chain.last().unwrap().as_str(), "{report}");
+        self.chain.push(report["id"].as_str().unwrap().to_owned());
+    }
+
+    fn manifests(&self) -> usize {
+        let files = files_below(self.repository.path()).into_iter();
+        files.filter(|file| file.ends_with("manifest.json.zst")).count()
+    }
+}
+
 /// As if the standby had been made long ago: its databases are those of the parent then.
 fn age(pgdata: &Path) {
     let long_ago = SystemTime::now() - Duration::from_secs(3 * 24 * 60 * 60);
@@ -369,6 +397,7 @@ fn a_chain_goes_on_after_a_promotion_from_what_both_servers_have() {
     archiving.cluster.archive_everything();
     let reached = archiving.cluster.current_lsn();
     standby.wait_until(&format!("pg_last_wal_replay_lsn() >= '{reached}'"));
+    archiving.take_from(&standby);
     standby.archive_again();
     standby.stop();
     standby.start_again();
