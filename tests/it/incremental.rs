@@ -78,18 +78,23 @@ impl Archiving {
     }
 
     /// The chain put together by the reference combiner below.
-    fn combined(&self) -> Scratch {
+    fn combined(&self) -> (Scratch, Scratch) {
         let links: Vec<Scratch> = self.chain.iter().map(|id| self.unpack(id)).collect();
         let paths: Vec<&Path> = links.iter().map(Scratch::path).collect();
         combine(&paths);
-        links.into_iter().last().unwrap()
+        let directory = links.into_iter().last().unwrap();
+        let spaces = Scratch::new();
+        move_tablespaces(directory.path(), spaces.path());
+        (directory, spaces)
     }
 
     /// What was combined recovers to the end of the archive and is the source then.
     #[track_caller]
     fn assert_restores(&self, tables: &[&str]) {
         self.cluster.archive_everything();
-        let directory = self.combined();
+        let (directory, spaces) = self.combined();
+        let owner = walden::host::privileges::server_user().unwrap();
+        walden::host::privileges::give_tree(spaces.path(), owner.as_ref()).unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let mut restored =
             Cluster::over(self.cluster.major(), directory.path()).archiving_as(&self.cluster);
@@ -131,6 +136,18 @@ fn combine(links: &[&Path]) {
     let text = fs::read_to_string(&label).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with("INCREMENTAL FROM"));
     fs::write(&label, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+}
+
+/// To directories of their own; the map says where they are, and recovery makes the links.
+fn move_tablespaces(pgdata: &Path, to: &Path) {
+    let map = pgdata.join("tablespace_map");
+    let Ok(text) = fs::read_to_string(&map) else { return };
+    let moved = text.lines().map(|line| {
+        let oid = line.split(' ').next().unwrap();
+        fs::rename(pgdata.join("pg_tblspc").join(oid), to.join(oid)).unwrap();
+        format!("{oid} {}\n", to.join(oid).display())
+    });
+    fs::write(&map, moved.collect::<String>()).unwrap();
 }
 
 /// A whole file as the last of `links` knows it.
@@ -258,6 +275,9 @@ fn a_chain_of_changed_blocks_is_the_cluster_on_every_version() {
         let builder = Cluster::builder(major).data_checksums().tablespace("space");
         let mut archiving = Archiving::start("local", builder);
         make_tables(&archiving.cluster);
+        archiving.cluster.sql(
+            "CREATE TABLE elsewhere TABLESPACE space AS SELECT n FROM generate_series(1, 9000) n",
+        );
         let full = archiving.take_full(&[]);
         archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
         let small = archiving.take_incremental(&[]);
@@ -267,8 +287,10 @@ fn a_chain_of_changed_blocks_is_the_cluster_on_every_version() {
             live(&archiving.cluster, day);
             archiving.take_incremental(&[]);
         }
+        archiving.cluster.sql("UPDATE elsewhere SET n = -n WHERE n % 100 = 0");
+        archiving.take_incremental(&[]);
         archiving.cluster.sql("UPDATE still SET n = n + 1");
-        archiving.assert_restores(&TABLES);
+        archiving.assert_restores(&[&TABLES[..], &["elsewhere"]].concat());
     }
 }
 

@@ -17,6 +17,8 @@ use crate::harness::{self, Cluster, Load, Pgbench, Scratch, Walden, soundness};
 const ROUNDS: &str = "WALDEN_TEST_TORTURE_ROUNDS";
 /// `stream`, `local` or both, with a comma.
 const MODES: &str = "WALDEN_TEST_TORTURE_MODES";
+/// How many incremental backups follow each full one, where the server or the mode can.
+const LINKS: &str = "WALDEN_TEST_TORTURE_LINKS";
 /// What a backup may hold in memory at any size.
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 
@@ -51,7 +53,7 @@ fn torture(major: MajorVersion) {
         println!("PostgreSQL {major}, round {round} of {rounds}, seed {seed}");
         let victim = Victim::begin(major);
         let backups = victim.back_up_under_load(seed, &modes);
-        victim.expect_recovery_from(&backups);
+        victim.expect_recovery_from(&backups, rounds > 1);
     }
 }
 
@@ -86,14 +88,17 @@ impl Victim {
     fn begin(major: MajorVersion) -> Victim {
         let repository = Scratch::new();
         let url = format!("file://{}", repository.path().display());
-        let source = Cluster::builder(major)
+        let mut builder = Cluster::builder(major)
             .segment_size_mib(16)
             .data_checksums()
             .archive_to(url, "main")
             .setting("max_wal_size", "64MB")
             .setting("max_prepared_transactions", "2")
-            .setting("max_connections", "40")
-            .start();
+            .setting("max_connections", "40");
+        if major >= MajorVersion(17) {
+            builder = builder.setting("summarize_wal", "on");
+        }
+        let source = builder.start();
         soundness::bring_amcheck(&source);
         Victim { source, _repository: repository }
     }
@@ -106,7 +111,7 @@ impl Victim {
         assert!(pgbench.is_some(), "no pgbench: run tests/setup/clients.sh 17");
         let load = Load::start(source, 1, 4);
         thread::sleep(Duration::from_millis(500));
-        let taken = modes.iter().map(|mode| self.back_up(mode)).collect();
+        let taken = modes.iter().flat_map(|mode| self.back_up_in_a_chain(mode)).collect();
         let ledger_rows_at_point = self.ledger_rows();
         source.sql(&format!("SELECT pg_create_restore_point('{POINT}')"));
         thread::sleep(Duration::from_millis(500));
@@ -125,15 +130,32 @@ impl Victim {
         Past { taken, contents, ledger_rows_at_point }
     }
 
+    /// A full one and those that rest on it, each on the one before.
     #[track_caller]
-    fn back_up(&self, mode: &str) -> Taken {
+    fn back_up_in_a_chain(&self, mode: &str) -> Vec<Taken> {
+        let mut chain = vec![self.back_up(mode, None)];
+        let can = mode == "local" || self.source.major() >= MajorVersion(17);
+        for _ in 0..if can { harness::amount(LINKS, 1) } else { 0 } {
+            let parent = chain.last().map(|taken: &Taken| taken.id.clone());
+            chain.push(self.back_up(mode, parent.as_deref()));
+        }
+        chain
+    }
+
+    #[track_caller]
+    fn back_up(&self, mode: &str, parent: Option<&str>) -> Taken {
         let ledger_rows = self.ledger_rows();
         let backup = self.source.walden().args(["backup", "--json", "--mode", mode]);
+        let backup = match parent {
+            Some(parent) => backup.args(["--incremental", "--parent", parent]),
+            None => backup,
+        };
         let (output, peak_bytes) =
             backup.timeout(Duration::from_secs(300)).spawn().wait_and_weigh();
         let output = output.succeeds();
         assert!(peak_bytes < MEMORY_BYTES_MAX, "{mode}: {} MiB", peak_bytes >> 20);
         let report: Value = serde_json::from_str(&output.stdout).expect("a report");
+        assert_eq!(report["parent"].as_str(), parent, "{output}");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let spaces = report["tablespaces"].as_array().expect("a list");
         println!(
@@ -143,7 +165,7 @@ impl Victim {
         );
         Taken {
             id: text(&report["id"]),
-            mode: mode.to_owned(),
+            mode: if parent.is_some() { format!("{mode}, incremental") } else { mode.to_owned() },
             tablespaces: spaces.iter().map(|space| text(&space["path"])).collect(),
             ledger_rows,
         }
@@ -154,23 +176,32 @@ impl Victim {
     }
 
     /// Each backup to the earliest point it can be recovered to, to a point under load, and to the
-    /// end, where everything must be as the source left it.
+    /// end, where everything must be as the source left it; or to these in turn.
     #[track_caller]
-    fn expect_recovery_from(mut self, past: &Past) {
+    fn expect_recovery_from(mut self, past: &Past, to_each: bool) {
         self.source.stop();
-        for taken in &past.taken {
-            let immediate = self.recover(taken, &["--target-immediate"]);
-            expect_whole(&immediate, taken.ledger_rows);
-            end(immediate);
-            let at_point = self.recover(taken, &["--target-name", POINT]);
-            expect_whole(&at_point, past.ledger_rows_at_point);
-            end(at_point);
-            let latest = self.recover(taken, &["--target-latest"]);
-            expect_whole(&latest, past.ledger_rows_at_point);
-            let contents = soundness::contents(&latest, true);
-            assert_eq!(contents, past.contents, "{}", latest.log());
-            end(latest);
+        for (number, taken) in past.taken.iter().enumerate() {
+            for target in (0..3).filter(|target| to_each || (number + target) % 3 == 0) {
+                self.expect_recovery_to(target, taken, past);
+            }
         }
+    }
+
+    #[track_caller]
+    fn expect_recovery_to(&self, target: usize, taken: &Taken, past: &Past) {
+        let words: &[&str] = match target {
+            0 => &["--target-latest"],
+            1 => &["--target-name", POINT],
+            _ => &["--target-immediate"],
+        };
+        let recovered = self.recover(taken, words);
+        let at_least = if target == 2 { taken.ledger_rows } else { past.ledger_rows_at_point };
+        expect_whole(&recovered, at_least);
+        if target == 0 {
+            let contents = soundness::contents(&recovered, true);
+            assert_eq!(contents, past.contents, "{}", recovered.log());
+        }
+        end(recovered);
     }
 
     #[track_caller]

@@ -156,7 +156,7 @@ impl Pages<'_> {
                 thread::sleep(PAUSE * (attempt + 1));
             }
         }
-        let path = self.entry.path.clone();
+        let path = self.entry.file().to_owned();
         self.check.report(DamagedPage { path, block, what: mismatch.to_string(), relation: None });
     }
 }

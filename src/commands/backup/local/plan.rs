@@ -149,11 +149,18 @@ impl Planned {
         self.size >= CHUNK_BYTES as u64
     }
 
+    /// The file that its content is read from.
+    pub fn file(&self) -> &str {
+        match &self.content {
+            Content::Blocks(blocks) => &blocks.path,
+            Content::Directory | Content::File | Content::Bytes(_) => &self.path,
+        }
+    }
+
     /// The relation whose pages it holds.
     pub fn relation(&self) -> Option<(RelationDirectory, RelationFileName)> {
         match &self.content {
-            Content::File => RelationDirectory::of_file(&self.path),
-            Content::Blocks(blocks) => RelationDirectory::of_file(&blocks.path),
+            Content::File | Content::Blocks(_) => RelationDirectory::of_file(self.file()),
             Content::Directory | Content::Bytes(_) => None,
         }
     }

@@ -87,6 +87,12 @@ impl LocalServer {
             current_setting('wal_log_hints'), \
             extract(epoch FROM pg_postmaster_start_time())::bigint, \
             current_setting('segment_size') = '1GB'";
+        if parent.damaged > parent.damaged_pages.len() as u64 {
+            let (id, damaged) = (&parent.id, parent.damaged);
+            return Ok(Some(format!(
+                "backup {id} has {damaged} damaged pages, too many to build on"
+            )));
+        }
         let row = self.connection.query(SQL)?.into_iter().next();
         let Some([checksums, hints, start, is_usual]) =
             row.and_then(|row| <[_; 4]>::try_from(row).ok())
