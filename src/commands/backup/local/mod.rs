@@ -112,7 +112,8 @@ fn copy_files(
         tail::make(&maker, open, position, uploads)?;
         Ok(tail)
     })?;
-    let copied = tail.copied(packs, &plan, &findings, pages.finish())?;
+    let damage = pages.finish(tail.end_lsn());
+    let copied = tail.copied(packs, plan, &findings, damage)?;
     Ok(Copied { lineage: basis.lineage(), ..copied })
 }
 
