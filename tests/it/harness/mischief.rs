@@ -16,8 +16,8 @@ use super::session::Session;
 /// Directories that stand ready for tablespaces.
 const PLACES: usize = 8;
 /// So that a long run does not fill the disk.
-const TABLES_MAX: usize = 24;
-const DATABASES_MAX: usize = 4;
+const TABLES_MAX: usize = 12;
+const DATABASES_MAX: usize = 2;
 
 /// What every new database begins as.
 const TEMPLATE: &str = "pattern";
@@ -152,7 +152,7 @@ impl Doer {
         let kind = self.random.u32(..20);
         let Some(table) = self.random.choice(&self.tables).copied() else { return self.create() };
         let m = format!("m{table}");
-        let rows = self.random.u32(1..4000);
+        let rows = self.random.u32(1..2000);
         let add = format!(
             "INSERT INTO {m} SELECT n, repeat(md5(n::text), n % 9) FROM generate_series((SELECT \
              coalesce(max(id), 0) FROM {m}) + 1, (SELECT coalesce(max(id), 0) FROM {m}) + {rows}) n"
@@ -243,7 +243,7 @@ impl Doer {
         let n = self.number();
         self.tables.push(n);
         let unlogged = if self.random.u32(..6) == 0 { "UNLOGGED" } else { "" };
-        let (rows, space) = (self.random.u32(1..6000), self.space());
+        let (rows, space) = (self.random.u32(1..3000), self.space());
         Act::new(
             "create table",
             [format!(
