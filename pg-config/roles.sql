@@ -6,7 +6,12 @@
 -- REPLICATION is what BASE_BACKUP asks for. It can read every byte of the cluster, so guard it as a superuser's;
 -- it cannot change any.
 CREATE ROLE walden_backup WITH LOGIN REPLICATION
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOINHERIT CONNECTION LIMIT 4;
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS CONNECTION LIMIT 4;
+
+-- On the server's own host walden reads the files itself (--mode local): it tells the server when it begins and ends,
+-- in this database, and asks where the data directory and the configuration files are.
+GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO walden_backup;
+GRANT pg_read_all_settings TO walden_backup;
 
 -- pg_stat_archiver, pg_current_wal_lsn() and the catalogs are open to all; connecting is, too, unless somebody took it
 -- away. With postgres alone backups work; the others let walden save what their tables are called, which WAL does not

@@ -161,9 +161,8 @@ fn sound(report: &Report) -> Result<()> {
     }
     let (id, pages) = (&report.id, pages(report.damaged));
     let what = format!("backup {id} is published, with {pages} damaged on the server itself");
-    Err(Error::new(ErrorKind::FoundWrong, what).hint(
-        "Keep the older backups; look at the disk, and repair or rebuild the relations named.",
-    ))
+    Err(Error::new(ErrorKind::FoundWrong, what)
+        .hint("Keep the older backups; look at the disk, and repair the relations named above."))
 }
 
 pub fn pages(number: u64) -> String {

@@ -85,11 +85,15 @@ impl Drop for LastStep {
     }
 }
 
+/// Whether the process was told to stop and is about to end.
+pub fn is_leaving() -> bool {
+    situation().is_leaving
+}
+
 /// Does not return where the process was told to stop and is about to end: what failed because of
 /// that is no failure to speak of.
 pub fn stand_still_if_leaving() {
-    let is_leaving = situation().is_leaving;
-    if is_leaving {
+    if is_leaving() {
         stand_still();
     }
 }

@@ -89,7 +89,7 @@ pub enum Mode {
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DamagedPage {
-    /// As in `files`.
+    /// Of the whole file, also where `files` has only a part of it.
     pub path: String,
     /// Counted from the beginning of this file.
     pub block: u32,

@@ -37,7 +37,9 @@ pub trait PackSink {
 pub struct PackReader<'a> {
     home: &'a Home,
     opener: FrameOpener,
+    /// Room for what was opened; only the first `filled` bytes are of this pack.
     piece: Vec<u8>,
+    filled: usize,
     gap_bytes: u64,
 }
 
@@ -45,7 +47,8 @@ impl<'a> PackReader<'a> {
     pub fn new(home: &'a Home) -> Result<Self> {
         let on_disk = home.storage.url().starts_with("file:");
         let gap_bytes = if on_disk { GAP_BYTES_ON_DISK } else { GAP_BYTES };
-        Ok(PackReader { home, opener: FrameOpener::new()?, piece: Vec::new(), gap_bytes })
+        let (opener, piece) = (FrameOpener::new()?, vec![0; PIECE_BYTES]);
+        Ok(PackReader { home, opener, piece, filled: 0, gap_bytes })
     }
 
     /// Hands over the `wanted` raw bytes of a pack, rising and apart, and maybe others; returns how
@@ -77,6 +80,8 @@ impl<'a> PackReader<'a> {
         sink: &mut impl PackSink,
     ) -> Result<u64> {
         let (size, stored) = (place.size(), place.stored());
+        // What a pack that failed has left.
+        self.filled = 0;
         let bytes: u64 = wanted.iter().map(|range| range.end - range.start).sum();
         if bytes == 0 {
             return Ok(0);
@@ -155,29 +160,32 @@ impl<'a> PackReader<'a> {
         sink: &mut impl PackSink,
     ) -> Result<&[u8]> {
         let length = (frame.raw.end - frame.raw.start) as usize;
-        if !self.piece.is_empty() && self.piece.len() + length > PIECE_BYTES {
+        if self.filled > 0 && self.filled + length > PIECE_BYTES {
             self.hand_over(frame.raw.start, sink)?;
         }
-        let begin = self.piece.len();
-        self.piece.resize(begin + length, 0);
-        let opened = self.opener.open(stored, &mut self.piece[begin..]);
-        if let Err(error) = opened {
-            self.piece.clear();
-            let owner = sink.owner(&frame.raw);
-            let error = if owner.is_empty() { error } else { error.context(owner) };
-            return Err(unopened(error, place.key));
+        let begin = self.filled;
+        self.filled += length;
+        // A frame may be longer than any that we write.
+        if self.filled > self.piece.len() {
+            self.piece.resize(self.filled, 0);
         }
-        Ok(&self.piece[begin..])
+        let raw = &mut self.piece[begin..self.filled];
+        match self.opener.open(stored, raw) {
+            Ok(()) => Ok(raw),
+            Err(error) => {
+                let owner = sink.owner(&frame.raw);
+                let error = if owner.is_empty() { error } else { error.context(owner) };
+                Err(unopened(error, place.key))
+            }
+        }
     }
 
     /// All that was opened, which ends at `end`.
     fn hand_over(&mut self, end: u64, sink: &mut impl PackSink) -> Result<()> {
-        let taken = match self.piece.len() {
+        match std::mem::take(&mut self.filled) {
             0 => Ok(()),
-            length => sink.take(end - length as u64, &self.piece),
-        };
-        self.piece.clear();
-        taken
+            filled => sink.take(end - filled as u64, &self.piece[..filled]),
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! A backup that is told to stop, or killed, at any instant: nothing that looks like one, and no
 //! backup going on at the server.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::cluster::within;
 use crate::harness::site::files_below;
-use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Running, Scratch, Walden};
+use crate::harness::{ANY_MAJOR, Bucket, Cluster, ClusterBuilder, Fault, Running, Scratch, Walden};
 
 /// Far less than a spread checkpoint takes, far more than a server needs to hear of it.
 const SOON: Duration = Duration::from_secs(10);
@@ -49,6 +51,13 @@ impl Stage {
         assert_eq!(self.files("manifest.json"), 0);
         let list = self.cluster.walden().args(["list", "--quiet"]).run().succeeds();
         assert_eq!(list.stdout, "", "nothing is listed");
+    }
+
+    /// What the server says of the one that `pg_backup_start` began (`do_pg_abort_backup`, xlog.c).
+    #[track_caller]
+    fn assert_backup_mode_was_ended(&self) {
+        let log = self.cluster.log();
+        assert!(log.contains("aborting backup due to backend exiting"), "{log}");
     }
 
     #[track_caller]
@@ -134,6 +143,7 @@ fn told_while_it_copies_it_ends_both() {
         ends_as_told(running);
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
     stage.backup(MODES[0]).run().succeeds();
 }
 
@@ -149,6 +159,7 @@ fn killed_while_it_copies_it_leaves_nothing_that_counts() {
 
         stage.assert_nothing_goes_on();
     }
+    stage.assert_backup_mode_was_ended();
 }
 
 #[test]
@@ -170,21 +181,81 @@ fn told_while_it_waits_for_its_wal_it_leaves_packs_that_are_no_backup() {
     }
 }
 
+/// With a certificate of its own, for whoever asks for TLS.
+fn offer_tls(cluster: &Cluster) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    let owner = walden::host::privileges::server_user().unwrap();
+    for (name, text) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        let path = cluster.pgdata().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        walden::host::privileges::give(&path, owner.as_ref()).unwrap();
+    }
+    cluster.configure("ssl", "on");
+}
+
 #[test]
-fn over_tcp_the_server_is_told_at_the_address_that_was_connected_to() {
+fn over_tcp_the_server_is_told_as_it_was_reached_with_tls_or_without() {
     let mut stage = with_much_to_write();
     let port = free_port();
     stage.cluster.stop();
+    offer_tls(&stage.cluster);
     stage.cluster.listen_on(port);
     stage.cluster.start_again();
-    stage.cluster.sql("UPDATE t SET n = n");
-    let there = format!("host=localhost port={port} user=postgres");
-    let backup = stage.backup("stream").args(["--dbname", &there, "--checkpoint", "spread"]);
-    let running = backup.spawn();
-    stage.wait_until_it_waits_for_a_checkpoint("stream");
+    for sslmode in ["disable", "require"] {
+        stage.cluster.sql("UPDATE t SET n = n");
+        let there = format!("host=localhost port={port} user=postgres sslmode={sslmode}");
+        let backup = stage.backup("stream").args(["--dbname", &there, "--checkpoint", "spread"]);
+        let running = backup.spawn();
+        stage.wait_until_it_waits_for_a_checkpoint("stream");
 
+        interrupt(&running);
+
+        ends_as_told(running);
+        stage.assert_nothing_goes_on();
+    }
+}
+
+/// A cluster that archives to a bucket, and a backup of it that is just storing its manifest, which
+/// the store takes as `fault` says.
+fn publishing(fault: Fault) -> (Cluster, Bucket, Running) {
+    let bucket = Bucket::start();
+    let builder = Cluster::builder(ANY_MAJOR).archive_to(bucket.url(), "main");
+    let environment = bucket.environment().into_iter();
+    let builder = environment.fold(builder, |builder, (name, value)| builder.env(name, value));
+    let cluster = builder.start();
+    cluster.archive_everything();
+    bucket.proxy.fault_times(Some("PUT"), "manifest.json", 1, fault);
+    let running = cluster.walden().arg("backup").spawn();
+    let is_asked = || {
+        let requests = bucket.proxy.requests();
+        requests.iter().any(|seen| seen.method == "PUT" && seen.path.contains("manifest.json"))
+    };
+    assert!(within(Duration::from_secs(60), is_asked), "the manifest is stored last");
+    (cluster, bucket, running)
+}
+
+#[test]
+fn told_while_it_publishes_it_is_a_backup() {
+    let (cluster, _bucket, mut running) = publishing(Fault::Delay(Duration::from_secs(3)));
+
+    running.terminate();
+
+    running.wait().succeeds();
+    let list = cluster.walden().args(["list", "--quiet"]).run().succeeds();
+    assert_eq!(list.stdout.lines().count(), 1);
+}
+
+#[test]
+fn told_twice_while_it_publishes_it_ends_and_does_not_say_what_it_does_not_know() {
+    let (_cluster, _bucket, mut running) = publishing(Fault::Hang);
+
+    running.terminate();
     interrupt(&running);
 
-    ends_as_told(running);
-    stage.assert_nothing_goes_on();
+    let output = running.wait().exits(75);
+    assert!(!output.stderr.contains("no backup was published"), "{output}");
+    output.stderr_has("told to stop while it published");
 }

@@ -191,9 +191,11 @@ fn a_backup_succeeds_with_the_rights_of_the_sample_role() {
     let backup = || cluster.walden().arg("backup").env("PGUSER", "walden_backup");
     let refused = backup().env("PGPASSWORD", "wrong").run();
     assert_eq!(refused.code(), Some(6), "{refused}");
-    let output = backup().env("PGPASSFILE", &pass_file).run().succeeds();
-    assert_eq!(output.stderr, "", "{output}");
-    output.stdout_has("relations in 2 databases");
+    for mode in ["stream", "local"] {
+        let output = backup().args(["--mode", mode]).env("PGPASSFILE", &pass_file).run().succeeds();
+        assert_eq!(output.stderr, "", "{output}");
+        output.stdout_has("relations in 2 databases");
+    }
     let restored = scratch.join("restored");
     let restore = cluster.walden().arg("restore").arg(&restored).arg("--target-immediate");
     restore.run().succeeds();

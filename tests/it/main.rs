@@ -62,6 +62,12 @@ mod backup_local;
 /// `backup` told to stop at any instant.
 mod backup_cancel;
 
+/// What a backup does to its host.
+mod backup_care;
+
+/// What is kept with a backup beside its files.
+mod backup_facts;
+
 /// What things are called, saved with a backup.
 mod names;
 

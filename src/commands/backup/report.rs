@@ -46,6 +46,7 @@ pub struct Report {
     /// The first and the last segment that replay needs.
     pub first_wal: String,
     pub last_wal: String,
+    pub mode: Option<Mode>,
     pub label: Option<String>,
     pub notes: BTreeMap<String, String>,
     pub taken: Option<Taken>,
@@ -128,6 +129,7 @@ pub fn report(
         end_lsn: manifest.end_lsn,
         first_wal: segments().next().unwrap_or_default(),
         last_wal: segments().last().unwrap_or_default(),
+        mode: manifest.mode,
         label: manifest.label.clone(),
         notes: manifest.notes.clone(),
         taken: manifest.taken.clone(),

@@ -61,9 +61,11 @@ impl Session {
         wanted: Wanted<'_>,
         progress: &Progress,
     ) -> Result<Copied> {
-        let _cancel = self.connection().cancel_when_told()?;
         match self {
-            Session::Local(server) => local::copy(server, source, target, wanted, progress),
+            Session::Local(server) => {
+                let _cancel = server.connection.cancel_when_told()?;
+                local::copy(server, source, target, wanted, progress)
+            }
             Session::Stream(connection) => {
                 stream::copy(connection, source, target, wanted, progress)
             }

@@ -178,6 +178,10 @@ fn whatever_lies_there_delta_makes_it_what_a_fresh_restore_is() {
             fs::create_dir_all(new.join("base/7/deep")).unwrap();
             write("base/7/deep/file", b"stale");
             write("pg_wal/000000010000000000000099", b"stale");
+            write("pg_wal/archive_status/000000010000000000000099.ready", b"");
+            let plan = prepare(&sample.repository, delta.clone()).unwrap().plan;
+            let lost = "1 WAL files in pg_wal were not archived, 000000010000000000000099 to";
+            assert!(plan.notes.iter().any(|note| note.starts_with(lost)), "{:?}", plan.notes);
             write("postmaster.pid", b"4194305\n");
             write("standby.signal", b"");
             write("postgresql.auto.conf", b"work_mem = '1kB'\n");

@@ -28,6 +28,9 @@ pub struct Compared {
     pub kept_files: u64,
 }
 
+/// Disks read faster when several ask.
+const READERS_MIN: usize = 4;
+
 pub struct Comparer<'a> {
     chain: &'a [Manifest],
     /// For each backup, where it has them.
@@ -66,7 +69,7 @@ impl<'a> Comparer<'a> {
         let found: Mutex<Vec<(usize, u64, Vec<Piece>)>> = Mutex::default();
         let kept = AtomicU64::new(0);
         let placement = targets.placement;
-        in_parallel(&there, self.jobs, |(file, was)| {
+        in_parallel(&there, self.jobs.max(READERS_MIN), |(file, was)| {
             let placed = &placement.files[*file];
             let pieces = placement.pieces_of(placed);
             let wanted = self.compare_file(placed, pieces, *was)?;

@@ -102,6 +102,22 @@ pub fn expect_own(link: &Link, directory: &Path, into: Into) -> Result<()> {
     ))
 }
 
+/// WAL that lies there and nowhere else, as the server's archiver knows it, and that goes with the
+/// rest.
+pub fn lost_wal(directory: &Path) -> Option<String> {
+    let status = fs::read_dir(directory.join("pg_wal/archive_status")).ok()?;
+    let names = status.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let waiting = names.filter_map(|name| name.strip_suffix(".ready").map(str::to_owned));
+    let mut waiting: Vec<String> = waiting.collect();
+    waiting.sort();
+    let (first, last) = waiting.first().zip(waiting.last())?;
+    Some(format!(
+        "{} WAL files in pg_wal were not archived, {first} to {last}: they will be lost. Copy them \
+         first, or archive them with walden push.",
+        waiting.len()
+    ))
+}
+
 /// Links to tablespaces in what lies there that no tablespace of the backup goes to: what they lead
 /// to is left alone, and named.
 pub fn left_alone(destination: &Destination) -> Vec<String> {

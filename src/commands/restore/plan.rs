@@ -218,6 +218,7 @@ impl Plan {
             removed_files: found.stranger_files,
             removed_bytes: found.stranger_bytes,
         });
+        self.notes.extend(occupied::lost_wal(&destination.directory));
         self.notes.extend(occupied::left_alone(destination));
     }
 }

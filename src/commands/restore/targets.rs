@@ -66,6 +66,7 @@ impl<'a> Targets<'a> {
         let placed = self.file(index);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(NEW_FILE_MODE).custom_flags(NO_LINK);
+        options.read(self.states[index].was.is_some());
         let file = options.open(&placed.path).map_err(|e| cannot("create", placed, e))?;
         Ok(Target { targets: self, index, file, behind: 0..0 })
     }
@@ -124,29 +125,44 @@ impl Target<'_> {
         Ok(())
     }
 
+    /// Pages that are there already are not written: zeros where nothing lies, and in what lies
+    /// there those that are the same, which of a chunk that differs most are.
     fn write_out(&mut self, state: &State, at: u64, bytes: &[u8]) -> std::io::Result<()> {
-        let was = state.was.unwrap_or(0);
-        let (mut written, mut done) = (0, 0);
-        while done < bytes.len() {
+        let there = match state.was {
+            Some(was) => self.read_there(was, at, bytes.len())?,
+            None => Vec::new(),
+        };
+        let is_there = |range: std::ops::Range<usize>| match there.get(range.clone()) {
+            Some(there) => *there == bytes[range],
+            None => range.start >= there.len() && is_zeros(&bytes[range]),
+        };
+        // From here on, up to where it was looked, all is to be written.
+        let (mut begin, mut looked) = (0, 0);
+        while looked < bytes.len() {
             // Pages of the file, not of what happens to come at once.
-            let here = at + done as u64;
-            let to_next = PAGE_BYTES - (here % PAGE_BYTES as u64) as usize;
-            let page = &bytes[done..bytes.len().min(done + to_next)];
-            done += page.len();
-            if here < was || !is_zeros(page) {
-                continue;
+            let to_next = PAGE_BYTES - ((at + looked as u64) % PAGE_BYTES as u64) as usize;
+            let page = looked..bytes.len().min(looked + to_next);
+            if is_there(page.clone()) {
+                self.file.write_all_at(&bytes[begin..looked], at + begin as u64)?;
+                begin = page.end;
             }
-            let end = done - page.len();
-            self.file.write_all_at(&bytes[written..end], at + written as u64)?;
-            written = done;
+            looked = page.end;
         }
-        self.file.write_all_at(&bytes[written..], at + written as u64)?;
+        self.file.write_all_at(&bytes[begin..], at + begin as u64)?;
         let end = at + bytes.len() as u64;
-        if written == bytes.len() && end == self.targets.file(self.index).size {
+        if begin == bytes.len() && end == self.targets.file(self.index).size {
             state.ends_in_zeros.store(true, Ordering::Release);
         }
         self.begin_writeback(at, end);
         Ok(())
+    }
+
+    /// What lies in the place of `length` bytes from `at` on, of the `was` bytes that lay there.
+    fn read_there(&self, was: u64, at: u64, length: usize) -> std::io::Result<Vec<u8>> {
+        let length = was.saturating_sub(at).min(length as u64) as usize;
+        let mut there = vec![0; length];
+        self.file.read_exact_at(&mut there, at)?;
+        Ok(there)
     }
 
     /// `POSIX_FADV_DONTNEED` writes back what is dirty without waiting for it (`generic_fadvise`,

@@ -23,6 +23,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::termination;
 use cancel::CancelRequest;
 use wire::Wire;
 
@@ -202,7 +203,10 @@ fn note(parameters: &mut BTreeMap<String, String>, message: &Message) {
         Message::NoticeResponse(body) => {
             let notice = ServerMessage::parse(body.fields());
             match notice.severity.as_str() {
-                "WARNING" => tracing::warn!("PostgreSQL says: {notice}"),
+                // Who is about to leave has asked for what it warns of.
+                "WARNING" if !termination::is_leaving() => {
+                    tracing::warn!("PostgreSQL says: {notice}");
+                }
                 _ => tracing::debug!("PostgreSQL says: {notice}"),
             }
         }

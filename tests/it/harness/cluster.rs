@@ -197,6 +197,14 @@ impl Cluster {
         }
     }
 
+    /// With a setting that beats every configuration file, from this start on.
+    #[track_caller]
+    pub fn start_with(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        let value = value.as_ref().to_string_lossy().into_owned();
+        self.launch.settings.push((name.to_owned(), value));
+        self.start_again();
+    }
+
     /// Starts it where the start itself may be what fails; the server's last words where it does.
     pub fn try_start(&mut self) -> Result<State, String> {
         self.server = None;

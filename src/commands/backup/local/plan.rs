@@ -96,6 +96,10 @@ impl Plan {
         &self.entries
     }
 
+    pub fn into_entries(self) -> impl Iterator<Item = Planned> {
+        self.entries.into_iter()
+    }
+
     /// Where the stream is after the last entry.
     pub fn end(&self) -> u64 {
         self.end
@@ -149,23 +153,31 @@ impl Planned {
         self.size >= CHUNK_BYTES as u64
     }
 
+    /// The file that its content is read from.
+    pub fn file(&self) -> &str {
+        match &self.content {
+            Content::Blocks(blocks) => &blocks.path,
+            Content::Directory | Content::File | Content::Bytes(_) => &self.path,
+        }
+    }
+
     /// The relation whose pages it holds.
     pub fn relation(&self) -> Option<(RelationDirectory, RelationFileName)> {
         match &self.content {
-            Content::File => RelationDirectory::of_file(&self.path),
-            Content::Blocks(blocks) => RelationDirectory::of_file(&blocks.path),
+            Content::File | Content::Blocks(_) => RelationDirectory::of_file(self.file()),
             Content::Directory | Content::Bytes(_) => None,
         }
     }
 
-    pub fn manifest_entry(&self) -> FileEntry {
-        let (kind, part) = match &self.content {
+    /// As the backup's manifest has it.
+    pub fn into_manifest(self) -> FileEntry {
+        let (kind, part) = match self.content {
             Content::Directory => (FileKind::Directory, None),
             Content::File | Content::Bytes(_) => (FileKind::File, None),
-            Content::Blocks(blocks) => (FileKind::File, Some(blocks.part.clone())),
+            Content::Blocks(blocks) => (FileKind::File, Some(blocks.part)),
         };
         FileEntry {
-            path: self.path.clone(),
+            path: self.path,
             kind,
             mode: self.mode,
             size: self.size,

@@ -65,11 +65,8 @@ impl<'p> Since<'p> {
                 since.versions.insert(&file.path, file.modified);
             }
         }
-        for damaged in &manifest.damaged_pages {
-            let entry = manifest.files.iter().find(|file| file.path == damaged.path);
-            let path = entry.map_or_else(|| damaged.path.clone(), FileEntry::whole_path);
-            since.damaged.insert((path, damaged.block));
-        }
+        let damaged = manifest.damaged_pages.iter();
+        since.damaged.extend(damaged.map(|page| (page.path.clone(), page.block)));
         let same: Vec<u32> = items.iter().filter_map(|item| since.same_database(item)).collect();
         since.databases.extend(same);
         since
@@ -169,7 +166,7 @@ mod tests {
             file("global/1262", 8192, None),
         ];
         let what = String::new();
-        let path = "base/5/INCREMENTAL.101.1".to_owned();
+        let path = "base/5/101.1".to_owned();
         manifest.damaged_pages = vec![DamagedPage { path, block: 2, what, relation: None }];
         Parent { manifest, chain_length: 1 }
     }
