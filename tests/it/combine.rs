@@ -115,9 +115,12 @@ impl Chain {
              FROM generate_series(1, 6000) n; CREATE INDEX ON kept (n); \
              CREATE INDEX ON kept USING gist (int4range(n, n + 1)); \
              CREATE TABLE elsewhere TABLESPACE space AS SELECT * FROM kept LIMIT 3000; \
-             CREATE TABLE shrinks AS SELECT * FROM kept; CREATE TABLE emptied AS SELECT * FROM kept; \
-             CREATE TABLE rewritten AS SELECT * FROM kept; CREATE TABLE goes AS SELECT * FROM kept; \
-             CREATE UNLOGGED TABLE unlogged AS SELECT 1 AS n; CREATE TABLE still AS SELECT * FROM kept",
+             CREATE TABLE shrinks AS SELECT * FROM kept; \
+             CREATE TABLE emptied AS SELECT * FROM kept; \
+             CREATE TABLE rewritten AS SELECT * FROM kept; \
+             CREATE TABLE goes AS SELECT * FROM kept; \
+             CREATE TABLE still AS SELECT * FROM kept; \
+             CREATE UNLOGGED TABLE unlogged AS SELECT 1 AS n",
         );
         let place = Scratch::new();
         Chain { source, mode, links: Vec::new(), repository, place }
