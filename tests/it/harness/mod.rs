@@ -96,7 +96,7 @@ fn installed_in() -> PathBuf {
     }
 }
 
-/// One of PostgreSQL's client programs of a version for which `tests/setup/clients.sh` brought them.
+/// One of PostgreSQL's client programs, as `tests/setup/clients.sh` brings them.
 #[track_caller]
 pub fn client(major: MajorVersion, program: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
