@@ -24,6 +24,7 @@ pub struct LowLevelBackup<'c> {
     pub start_lsn: Lsn,
     /// As far as is known before the end.
     pub timeline: TimelineId,
+    is_standby: bool,
 }
 
 /// What `pg_backup_stop` answers.
@@ -60,12 +61,17 @@ impl<'c> LowLevelBackup<'c> {
         let start_lsn = begun.map_err(|error| advise(connection, error))?;
         connection.set_read_timeout(Some(PATIENCE))?;
         let timeline = timeline(connection, "SELECT timeline_id FROM pg_control_checkpoint()")?;
-        Ok(LowLevelBackup { connection, start_lsn, timeline })
+        let is_standby = is_standby(connection)?;
+        Ok(LowLevelBackup { connection, start_lsn, timeline, is_standby })
     }
 
-    /// Fails where the session is gone, and with it the backup.
+    /// Fails where the session is gone, and with it the backup; and where no end can be a good one.
     pub fn is_alive(&mut self) -> Result<()> {
-        self.connection.query("SELECT 1").context(|| "keep the backup's session").map(|_| ())
+        let is_standby = is_standby(self.connection).context(|| "keep the backup's session")?;
+        if is_standby == self.is_standby {
+            return Ok(());
+        }
+        Err(promoted())
     }
 
     pub fn connection(&mut self) -> &mut Connection {
@@ -76,6 +82,9 @@ impl<'c> LowLevelBackup<'c> {
     pub fn stop(self) -> Result<Stopped> {
         const SQL: &str =
             "SELECT lsn, labelfile, spcmapfile FROM pg_backup_stop(wait_for_archive => false)";
+        if is_standby(self.connection)? != self.is_standby {
+            return Err(promoted());
+        }
         let rows = self.connection.query(SQL).map_err(|error| advise(self.connection, error));
         let rows = rows.context(|| "end the backup")?;
         let row = rows.into_iter().next().and_then(|row| <[_; 3]>::try_from(row).ok());
@@ -86,14 +95,14 @@ impl<'c> LowLevelBackup<'c> {
         if start_lsn != self.start_lsn {
             return Err(unexpected("the label is of another backup"));
         }
-        let timeline = match self.connection.value("SELECT pg_is_in_recovery()")?.as_deref() {
+        let timeline = match is_standby(self.connection)? {
             // A standby's WAL may be that of a new timeline by now.
-            Some("t") => timeline(
+            true => timeline(
                 self.connection,
                 "SELECT greatest(min_recovery_end_timeline, timeline_id) \
                  FROM pg_control_recovery(), pg_control_checkpoint()",
             )?,
-            _ => start_timeline,
+            false => start_timeline,
         };
         let tablespace_map = map.unwrap_or_default();
         Ok(Stopped {
@@ -127,6 +136,16 @@ fn begin(connection: &mut Connection, label: &str, checkpoint: Checkpoint) -> Re
     let sql = format!("SELECT pg_backup_start({quote}'{label}', {fast})");
     let lsn = connection.value(&sql).context(|| "begin the backup")?;
     lsn.ok_or_else(|| unexpected("pg_backup_start gives no LSN"))?.parse()
+}
+
+fn is_standby(connection: &mut Connection) -> Result<bool> {
+    Ok(connection.value("SELECT pg_is_in_recovery()")?.as_deref() == Some("t"))
+}
+
+/// As the server itself would refuse it at the end.
+fn promoted() -> Error {
+    Error::new(ErrorKind::Refused, "the standby was promoted during the backup")
+        .hint("Nothing was published; take the backup again.")
 }
 
 fn timeline(connection: &mut Connection, sql: &str) -> Result<TimelineId> {

@@ -1,7 +1,7 @@
 //! A page of a relation's file: its LSN, whether it was ever filled, and its checksum.
 //!
-//! Layout: `PageHeaderData` in bufpage.h. Checksum: `pg_checksum_page` in checksum_impl.h, a variant
-//! of FNV-1a over 32 sums side by side.
+//! Layout: `PageHeaderData` in bufpage.h. Checksum: `pg_checksum_page` in checksum_impl.h, a
+//! variant of FNV-1a over 32 sums side by side.
 
 use std::fmt;
 

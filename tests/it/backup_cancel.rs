@@ -1,6 +1,8 @@
 //! A backup that is told to stop, or killed, at any instant: nothing that looks like one, and no
 //! backup going on at the server.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -179,23 +181,41 @@ fn told_while_it_waits_for_its_wal_it_leaves_packs_that_are_no_backup() {
     }
 }
 
+/// With a certificate of its own, for whoever asks for TLS.
+fn offer_tls(cluster: &Cluster) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    let owner = walden::host::privileges::server_user().unwrap();
+    for (name, text) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        let path = cluster.pgdata().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        walden::host::privileges::give(&path, owner.as_ref()).unwrap();
+    }
+    cluster.configure("ssl", "on");
+}
+
 #[test]
-fn over_tcp_the_server_is_told_at_the_address_that_was_connected_to() {
+fn over_tcp_the_server_is_told_as_it_was_reached_with_tls_or_without() {
     let mut stage = with_much_to_write();
     let port = free_port();
     stage.cluster.stop();
+    offer_tls(&stage.cluster);
     stage.cluster.listen_on(port);
     stage.cluster.start_again();
-    stage.cluster.sql("UPDATE t SET n = n");
-    let there = format!("host=localhost port={port} user=postgres");
-    let backup = stage.backup("stream").args(["--dbname", &there, "--checkpoint", "spread"]);
-    let running = backup.spawn();
-    stage.wait_until_it_waits_for_a_checkpoint("stream");
+    for sslmode in ["disable", "require"] {
+        stage.cluster.sql("UPDATE t SET n = n");
+        let there = format!("host=localhost port={port} user=postgres sslmode={sslmode}");
+        let backup = stage.backup("stream").args(["--dbname", &there, "--checkpoint", "spread"]);
+        let running = backup.spawn();
+        stage.wait_until_it_waits_for_a_checkpoint("stream");
 
-    interrupt(&running);
+        interrupt(&running);
 
-    ends_as_told(running);
-    stage.assert_nothing_goes_on();
+        ends_as_told(running);
+        stage.assert_nothing_goes_on();
+    }
 }
 
 /// A cluster that archives to a bucket, and a backup of it that is just storing its manifest, which

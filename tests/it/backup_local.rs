@@ -30,6 +30,12 @@ impl Site {
         self.cluster.walden().args(["backup", "--mode", "local", "--json"])
     }
 
+    fn manifests(&self) -> Vec<PathBuf> {
+        let mut files = files_below(self.repository.path());
+        files.retain(|file| file.ends_with("manifest.json.zst"));
+        files
+    }
+
     fn packs(&self, id: &str) -> Vec<PathBuf> {
         let place = format!("main/{}/backup/{id}", self.cluster.system_identifier());
         let mut packs = files_below(&self.repository.path().join(place));
@@ -254,4 +260,20 @@ fn a_standby_gives_a_local_backup_that_recovers() {
     let place = Scratch::new();
     let restored = site.restore(&place);
     assert_eq!(restored.value("SELECT count(*), sum(n) FROM t"), "10000");
+}
+
+#[test]
+fn a_promotion_in_the_middle_ends_the_backup_of_a_standby() {
+    let site = Site::start(Cluster::builder(ANY_MAJOR));
+    site.cluster.archive_everything();
+    let standby = Cluster::standby_of(&site.cluster);
+    let backup = standby.walden().args(["backup", "--mode", "local", "--max-rate", "8MiB"]);
+    let running = backup.spawn();
+    standby.wait_until(
+        "EXISTS (SELECT FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+         AND query LIKE '%pg_is_in_recovery%' AND state = 'idle')",
+    );
+    standby.promote();
+    running.wait().exits(4).stderr_has("was promoted during the backup");
+    assert_eq!(site.manifests(), Vec::<PathBuf>::new());
 }

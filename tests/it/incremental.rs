@@ -4,13 +4,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use walden::postgres::MajorVersion;
-use walden::postgres::page::{self, PAGE_BYTES};
 
+use crate::harness::cluster::within;
+use crate::harness::combiner::{assert_pages_are_right, combine};
 use crate::harness::site::files_below;
-use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Scratch, Walden, every_major};
+use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Load, Scratch, Walden};
 
 /// A cluster that archives, and what its backups were.
 struct Archiving {
@@ -19,6 +21,13 @@ struct Archiving {
     /// The chain so far, the full one first.
     chain: Vec<String>,
     mode: &'static str,
+}
+
+/// Dropped in this order.
+struct Recovered {
+    cluster: Cluster,
+    directory: Scratch,
+    _spaces: Scratch,
 }
 
 fn stream_of(major: u16) -> ClusterBuilder {
@@ -88,22 +97,53 @@ impl Archiving {
         (directory, spaces)
     }
 
+    /// What was combined, recovered to the end of the archive.
+    #[track_caller]
+    fn recovered(&self) -> Recovered {
+        let (directory, spaces) = self.combined();
+        self.assert_walden_puts_together(directory.path());
+        let owner = walden::host::privileges::server_user().unwrap();
+        walden::host::privileges::give_tree(spaces.path(), owner.as_ref()).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut cluster =
+            Cluster::over(self.cluster.major(), directory.path()).archiving_as(&self.cluster);
+        cluster.configure("archive_mode", "off");
+        let url = format!("file://{}", self.repository.path().display());
+        cluster.restore_from(&url);
+        let _ = fs::remove_file(directory.path().join("standby.signal"));
+        cluster.signal("recovery.signal");
+        cluster.start_again();
+        cluster.wait_until("NOT pg_is_in_recovery()");
+        Recovered { cluster, directory, _spaces: spaces }
+    }
+
+    /// `restore` makes of the chain what the reference made of it, byte by byte.
+    #[track_caller]
+    fn assert_walden_puts_together(&self, reference: &Path) {
+        let place = self.cluster.scratch().directory("placed");
+        let (placed, spaces) = (place.join("data"), place.join("spaces"));
+        let restore = self.cluster.walden().arg("restore").arg(&placed).arg("--target-latest");
+        restore.args(["--tablespace-root", spaces.to_str().unwrap()]).run().succeeds();
+        for folder in ["base", "global", "pg_xact"] {
+            let names = |root: &Path| {
+                let files = files_below(&root.join(folder)).into_iter();
+                files.map(|file| file.strip_prefix(root).unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            assert_eq!(names(&placed), names(reference));
+            for name in names(reference) {
+                let same = fs::read(placed.join(&name)).unwrap()
+                    == fs::read(reference.join(&name)).unwrap();
+                assert!(same, "{}", name.display());
+            }
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+
     /// What was combined recovers to the end of the archive and is the source then.
     #[track_caller]
     fn assert_restores(&self, tables: &[&str]) {
         self.cluster.archive_everything();
-        let (directory, spaces) = self.combined();
-        let owner = walden::host::privileges::server_user().unwrap();
-        walden::host::privileges::give_tree(spaces.path(), owner.as_ref()).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let mut restored =
-            Cluster::over(self.cluster.major(), directory.path()).archiving_as(&self.cluster);
-        restored.configure("archive_mode", "off");
-        let url = format!("file://{}", self.repository.path().display());
-        restored.restore_from(&url);
-        restored.signal("recovery.signal");
-        restored.start_again();
-        restored.wait_until("NOT pg_is_in_recovery()");
+        let Recovered { cluster: mut restored, directory, _spaces } = self.recovered();
         for table in tables {
             let sql = format!(
                 "SELECT count(*), md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) \
@@ -119,25 +159,6 @@ impl Archiving {
     }
 }
 
-/// Puts a chain together in the directory of its last link, by the words of the manual and nothing
-/// of walden's: PostgreSQL's own combiner, but simpler.
-fn combine(links: &[&Path]) {
-    let last = links.last().unwrap();
-    for file in files_below(last) {
-        let relative = file.strip_prefix(last).unwrap();
-        let name = relative.file_name().unwrap().to_str().unwrap();
-        if let Some(whole) = name.strip_prefix("INCREMENTAL.") {
-            let relative = relative.with_file_name(whole);
-            fs::write(last.join(&relative), content(links, &relative)).unwrap();
-            fs::remove_file(&file).unwrap();
-        }
-    }
-    let label = last.join("backup_label");
-    let text = fs::read_to_string(&label).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with("INCREMENTAL FROM"));
-    fs::write(&label, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-}
-
 /// To directories of their own; the map says where they are, and recovery makes the links.
 fn move_tablespaces(pgdata: &Path, to: &Path) {
     let map = pgdata.join("tablespace_map");
@@ -150,67 +171,13 @@ fn move_tablespaces(pgdata: &Path, to: &Path) {
     fs::write(&map, moved.collect::<String>()).unwrap();
 }
 
-/// A whole file as the last of `links` knows it.
-fn content(links: &[&Path], relative: &Path) -> Vec<u8> {
-    let (last, before) = links.split_last().expect("a full backup has every file whole");
-    if let Ok(whole) = fs::read(last.join(relative)) {
-        return whole;
-    }
-    let name = format!("INCREMENTAL.{}", relative.file_name().unwrap().to_str().unwrap());
-    let file = fs::read(last.join(relative.with_file_name(name))).unwrap();
-    let (length, blocks, contents) = incremental(&file);
-    let mut whole = content(before, relative);
-    let end = blocks.iter().map(|block| block + 1).max().unwrap_or(0).max(length);
-    whole.resize(length.min(end) * PAGE_BYTES, 0);
-    whole.resize(end * PAGE_BYTES, 0);
-    for (block, page) in blocks.iter().zip(contents.chunks(PAGE_BYTES)) {
-        whole[block * PAGE_BYTES..][..PAGE_BYTES].copy_from_slice(page);
-    }
-    whole
-}
-
-/// The truncation block length, the blocks, and what follows the header.
-fn incremental(file: &[u8]) -> (usize, Vec<usize>, &[u8]) {
-    let word = |at: usize| u32::from_le_bytes(file[4 * at..4 * at + 4].try_into().unwrap());
-    assert_eq!(word(0), 0xD3AE_1F0D);
-    let count = word(1) as usize;
-    let blocks = (0..count).map(|n| word(3 + n) as usize).collect();
-    let header = 12 + 4 * count;
-    let header = if count == 0 { header } else { header.div_ceil(PAGE_BYTES) * PAGE_BYTES };
-    assert_eq!(file.len(), header + count * PAGE_BYTES);
-    (word(2) as usize, blocks, &file[header..])
-}
-
-/// Each page has the checksum of what it holds, where it lies.
-#[track_caller]
-fn assert_pages_are_right(pgdata: &Path) {
-    let mut pages = 0;
-    for file in files_below(pgdata) {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let (number, segment) = name.split_once('.').unwrap_or((name, "0"));
-        let number = number.split('_').next().unwrap();
-        let is_relation = number.bytes().all(|c| c.is_ascii_digit())
-            && (file.starts_with(pgdata.join("base")) || file.starts_with(pgdata.join("global")));
-        let (true, Ok(segment)) = (is_relation, segment.parse::<u32>()) else { continue };
-        let bytes = fs::read(&file).unwrap();
-        let (chunks, rest) = bytes.as_chunks::<PAGE_BYTES>();
-        assert!(rest.is_empty(), "{}", file.display());
-        for (block, page) in (segment * page::BLOCKS_PER_FILE..).zip(chunks) {
-            let right = page::check(page, block);
-            assert!(right.is_ok(), "{} block {block}: {right:?}", file.display());
-            pages += 1;
-        }
-    }
-    assert!(pages > 1000, "{pages}");
-}
-
 /// Rows that hardly compress.
 const NOISE: &str = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 12) \
                      WHERE n IS NOT NULL)";
 
 fn make_tables(cluster: &Cluster) {
     cluster.sql(&format!(
-        "CREATE TABLE large AS SELECT n, {NOISE} AS what FROM generate_series(1, 40000) n; \
+        "CREATE TABLE large AS SELECT n, {NOISE} AS what FROM generate_series(1, 20000) n; \
          ALTER TABLE large ADD PRIMARY KEY (n); \
          CREATE TABLE shrinking AS SELECT n, {NOISE} AS what FROM generate_series(1, 3000) n; \
          CREATE TABLE still AS SELECT n FROM generate_series(1, 1000) n; \
@@ -250,48 +217,187 @@ fn assert_small(full: &Value, incremental: &Value) {
     assert!(small * 100 <= full * 3, "{small} of {full}");
 }
 
+/// A full backup and several after it, in whose time everything happens that can.
+fn story(archiving: &mut Archiving) {
+    make_tables(&archiving.cluster);
+    let full = archiving.take_full(&[]);
+    // One per cent of the pages, and no more.
+    archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 200");
+    let small = archiving.take_incremental(&[]);
+    assert_small(&full, &small);
+    live(&archiving.cluster, 1);
+    live(&archiving.cluster, 2);
+    archiving.take_incremental(&[]);
+    // What comes after the last one is the WAL's.
+    archiving.cluster.sql("UPDATE still SET n = n + 1");
+}
+
 #[test]
 fn a_chain_by_the_server_itself_is_the_cluster() {
     for major in [17, 18] {
         let mut archiving = Archiving::start("stream", stream_of(major));
-        make_tables(&archiving.cluster);
-        let full = archiving.take_full(&[]);
-        // One per cent of the pages, and no more.
-        archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
-        let small = archiving.take_incremental(&[]);
-        assert_small(&full, &small);
-        for day in 1..=3 {
-            live(&archiving.cluster, day);
-            archiving.take_incremental(&[]);
-        }
-        archiving.cluster.sql("UPDATE still SET n = n + 1");
+        story(&mut archiving);
         archiving.assert_restores(&TABLES);
     }
 }
 
+fn by_files(major: MajorVersion) {
+    let builder = Cluster::builder(major).data_checksums().tablespace("space");
+    let mut archiving = Archiving::start("local", builder);
+    archiving
+        .cluster
+        .sql("CREATE TABLE elsewhere TABLESPACE space AS SELECT n FROM generate_series(1, 9000) n");
+    story(&mut archiving);
+    archiving.cluster.sql("UPDATE elsewhere SET n = -n WHERE n % 100 = 0");
+    let load = Load::start(&archiving.cluster, 2, 1);
+    live(&archiving.cluster, 3);
+    archiving.take_incremental(&[]);
+    load.finish();
+    archiving.assert_restores(&[&TABLES[..], &["elsewhere", "ledger"]].concat());
+}
+
 #[test]
-fn a_chain_of_changed_blocks_is_the_cluster_on_every_version() {
-    for major in every_major() {
-        let builder = Cluster::builder(major).data_checksums().tablespace("space");
-        let mut archiving = Archiving::start("local", builder);
-        make_tables(&archiving.cluster);
-        archiving.cluster.sql(
-            "CREATE TABLE elsewhere TABLESPACE space AS SELECT n FROM generate_series(1, 9000) n",
-        );
-        let full = archiving.take_full(&[]);
-        archiving.cluster.sql("UPDATE large SET what = 'x' || substr(what, 2) WHERE n <= 300");
-        let small = archiving.take_incremental(&[]);
-        assert_eq!(small["mode"], "local");
-        assert_small(&full, &small);
-        for day in 1..=3 {
-            live(&archiving.cluster, day);
-            archiving.take_incremental(&[]);
-        }
-        archiving.cluster.sql("UPDATE elsewhere SET n = -n WHERE n % 100 = 0");
-        archiving.take_incremental(&[]);
-        archiving.cluster.sql("UPDATE still SET n = n + 1");
-        archiving.assert_restores(&[&TABLES[..], &["elsewhere"]].concat());
+fn a_chain_of_changed_blocks_is_the_cluster_of_15() {
+    by_files(MajorVersion(15));
+}
+
+#[test]
+fn a_chain_of_changed_blocks_is_the_cluster_of_16() {
+    by_files(MajorVersion(16));
+}
+
+#[test]
+fn a_chain_of_changed_blocks_is_the_cluster_of_17() {
+    by_files(MajorVersion(17));
+}
+
+#[test]
+fn a_chain_of_changed_blocks_is_the_cluster_of_18() {
+    by_files(MajorVersion(18));
+}
+
+impl Archiving {
+    /// An incremental backup of a standby, to the last of the chain. The primary ends the segments
+    /// that it needs.
+    #[track_caller]
+    fn take_from(&mut self, standby: &Cluster) {
+        // A restartpoint, where the backup begins.
+        standby.sql("CHECKPOINT");
+        let words = ["backup", "--json", "--mode", "local", "--incremental"];
+        let running = standby.walden().args(words).spawn();
+        let is_done = || {
+            self.cluster.write_wal(1);
+            self.manifests() > self.chain.len()
+        };
+        assert!(within(Duration::from_secs(60), is_done), "{}", standby.log());
+        let output = running.wait().succeeds();
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(report["from_standby"], true);
+        assert_eq!(report["parent"], self.chain.last().unwrap().as_str(), "{report}");
+        self.chain.push(report["id"].as_str().unwrap().to_owned());
     }
+
+    fn manifests(&self) -> usize {
+        let files = files_below(self.repository.path()).into_iter();
+        files.filter(|file| file.ends_with("manifest.json.zst")).count()
+    }
+}
+
+/// As if the standby had been made long ago: its databases are those of the parent then.
+fn age(pgdata: &Path) {
+    let long_ago = SystemTime::now() - Duration::from_secs(3 * 24 * 60 * 60);
+    let versions = files_below(pgdata).into_iter().filter(|file| file.ends_with("PG_VERSION"));
+    for version in versions {
+        fs::File::options().write(true).open(version).unwrap().set_modified(long_ago).unwrap();
+    }
+}
+
+#[test]
+fn a_chain_goes_on_after_a_promotion_from_what_both_servers_have() {
+    let mut archiving = Archiving::start("local", Cluster::builder(ANY_MAJOR).data_checksums());
+    make_tables(&archiving.cluster);
+    let mut standby = Cluster::standby_of(&archiving.cluster);
+    age(standby.pgdata());
+    let full = archiving.take_full(&[]);
+    live(&archiving.cluster, 1);
+    archiving.take_incremental(&[]);
+    archiving.cluster.archive_everything();
+    let reached = archiving.cluster.current_lsn();
+    standby.wait_until(&format!("pg_last_wal_replay_lsn() >= '{reached}'"));
+    archiving.take_from(&standby);
+    standby.archive_again();
+    standby.stop();
+    standby.start_again();
+    standby.promote();
+    // The old one goes on for a while, and is backed up: that is of no history but its own.
+    archiving.cluster.sql("UPDATE large SET what = 'lost' WHERE n % 11 = 0");
+    archiving.take_incremental(&[]);
+    archiving.chain.pop();
+    archiving.cluster.stop();
+
+    archiving.cluster = standby;
+    live(&archiving.cluster, 2);
+    let report = archiving.take_incremental(&[]);
+    assert_eq!(report["timeline"], 2);
+    let [whole, part] = [&full, &report].map(|report| report["stored"].as_u64().unwrap());
+    assert!(part * 2 < whole, "{part} of {whole}");
+    archiving.assert_restores(&TABLES);
+}
+
+/// Pages of a template that are older than the parent, in files of the names the parent has.
+#[test]
+fn a_database_made_anew_under_its_old_number_is_stored_whole() {
+    let mut archiving = Archiving::start("local", Cluster::builder(ANY_MAJOR).data_checksums());
+    let cluster = &archiving.cluster;
+    let tell = |database: &str, sql: &str| {
+        let mut session = cluster.session(database).unwrap();
+        session.query(sql).unwrap_or_else(|why| panic!("{sql}: {why}"))
+    };
+    let copy = |name: &str, template: &str, more: &str| {
+        let words = format!("TEMPLATE {template} STRATEGY file_copy {more}");
+        tell("postgres", &format!("CREATE DATABASE {name} {words}"));
+    };
+    copy("one", "template1", "");
+    tell("one", "CREATE TABLE t AS SELECT n, 'of one' AS what FROM generate_series(1, 5000) n");
+    copy("two", "one", "");
+    tell("two", "UPDATE t SET what = 'of two'");
+    tell("two", "VACUUM FULL pg_class");
+    copy("it", "one", "OID 70000");
+    archiving.take_full(&[]);
+    // To the next second: the times of files are known to the second.
+    std::thread::sleep(Duration::from_millis(1100));
+    let cluster = &archiving.cluster;
+    cluster.sql("DROP DATABASE it");
+    cluster.sql("CREATE DATABASE it TEMPLATE two STRATEGY file_copy OID 70000");
+
+    archiving.take_incremental(&[]);
+
+    archiving.cluster.archive_everything();
+    let restored = archiving.recovered();
+    let mut session = restored.cluster.session("it").unwrap();
+    let rows = session.query("SELECT what, count(*) FROM t GROUP BY what").unwrap();
+    assert_eq!(rows, [[Some("of two".to_owned()), Some("5000".to_owned())]]);
+}
+
+#[test]
+fn without_proof_that_pages_tell_of_every_change_everything_is_stored() {
+    let mut archiving = Archiving::start("local", Cluster::builder(ANY_MAJOR));
+    archiving.take_full(&[]);
+    let because = |report: &Value| report["full_because"].as_str().unwrap().to_owned();
+    let bare = archiving.take(&["--incremental"]);
+    assert!(because(&bare).contains("neither data checksums nor wal_log_hints"));
+
+    archiving.cluster.configure("wal_log_hints", "on");
+    archiving.cluster.stop();
+    archiving.cluster.start_again();
+    let before = archiving.take(&["--incremental"]);
+    assert!(because(&before).contains("nothing tells that wal_log_hints was on then"));
+    archiving.chain = vec![before["id"].as_str().unwrap().to_owned()];
+    archiving.take_incremental(&[]);
+    archiving.cluster.stop();
+    archiving.cluster.start_again();
+    let after = archiving.take(&["--incremental"]);
+    assert!(because(&after).contains("the server was started since backup"));
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Victim {
     fn back_up_under_load(&self, seed: u64, modes: &[&str]) -> Past {
         let source = &self.source;
         let mischief = Mischief::start(source, seed);
-        let pgbench = Pgbench::start(source, 2, 2);
+        let pgbench = Pgbench::start(source, 1, 2);
         assert!(pgbench.is_some(), "no pgbench: run tests/setup/clients.sh 17");
         let load = Load::start(source, 1, 4);
         thread::sleep(Duration::from_millis(500));

@@ -13,6 +13,7 @@ use crate::postgres::connection::{Connection, ConnectionOptions};
 use crate::repository::configuration::{
     BYTES_MAX, ConfigurationFile, FILE_BYTES_MAX, FILES_MAX, Saved,
 };
+use crate::repository::manifest::Mode;
 
 /// A file that only its owner could read may hold what nobody else should.
 const MODE_UNKNOWN: u32 = 0o600;
@@ -23,10 +24,11 @@ const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 pub fn save(
     target: &Target<'_>,
     options: &ConnectionOptions,
+    mode: Mode,
     progress: &Progress,
 ) -> Vec<ConfigurationFile> {
     progress.enter("saving configuration files");
-    let saved = find(options).and_then(|(saved, unsaved)| {
+    let saved = find(options, mode).and_then(|(saved, unsaved)| {
         if !unsaved.is_empty() {
             tracing::info!("configuration that was not saved: {}", unsaved.join(", "));
         }
@@ -47,10 +49,11 @@ pub fn save(
 }
 
 /// What could be read, and what not, with the reasons.
-fn find(options: &ConnectionOptions) -> Result<(Vec<Saved>, Vec<String>)> {
+fn find(options: &ConnectionOptions, mode: Mode) -> Result<(Vec<Saved>, Vec<String>)> {
     let mut connection = Connection::connect(&options.clone().sql())?;
     let found = ConfigurationFiles::ask(&mut connection)?;
-    let mut reader = Reader { is_here: connection.is_on_this_host(), connection };
+    let is_here = mode == Mode::Local || connection.is_on_this_host();
+    let mut reader = Reader { is_here, connection };
     let (mut saved, mut unsaved, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (path, role) in found.files {
         let Some(path) = outside(&path, &found.data_directory, reader.is_here) else { continue };

@@ -122,7 +122,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
     damage::tell(&mut manifest, names.as_ref());
     drop(names);
-    manifest.configuration = configuration::save(&target, options, progress);
+    manifest.configuration = configuration::save(&target, options, mode, progress);
     finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };

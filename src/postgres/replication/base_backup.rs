@@ -171,7 +171,8 @@ fn command(request: &BaseBackupRequest) -> String {
     let incremental = if request.is_incremental { ", INCREMENTAL" } else { "" };
     format!(
         "BASE_BACKUP (LABEL '{label}', PROGRESS true, CHECKPOINT '{checkpoint}', WAIT false, \
-         WAL false, TABLESPACE_MAP true, MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C'{max_rate}{incremental})"
+         WAL false, TABLESPACE_MAP true, MANIFEST 'yes', \
+         MANIFEST_CHECKSUMS 'CRC32C'{max_rate}{incremental})"
     )
 }
 

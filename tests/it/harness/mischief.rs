@@ -16,8 +16,8 @@ use super::session::Session;
 /// Directories that stand ready for tablespaces.
 const PLACES: usize = 8;
 /// So that a long run does not fill the disk.
-const TABLES_MAX: usize = 24;
-const DATABASES_MAX: usize = 4;
+const TABLES_MAX: usize = 12;
+const DATABASES_MAX: usize = 2;
 
 /// What every new database begins as.
 const TEMPLATE: &str = "pattern";
@@ -152,7 +152,7 @@ impl Doer {
         let kind = self.random.u32(..20);
         let Some(table) = self.random.choice(&self.tables).copied() else { return self.create() };
         let m = format!("m{table}");
-        let rows = self.random.u32(1..4000);
+        let rows = self.random.u32(1..2000);
         let add = format!(
             "INSERT INTO {m} SELECT n, repeat(md5(n::text), n % 9) FROM generate_series((SELECT \
              coalesce(max(id), 0) FROM {m}) + 1, (SELECT coalesce(max(id), 0) FROM {m}) + {rows}) n"
@@ -191,7 +191,8 @@ impl Doer {
             15 => Act::new(
                 "nest",
                 [format!(
-                    "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN INSERT INTO nested VALUES (i * {rows}); \
+                    "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN \
+                     INSERT INTO nested VALUES (i * {rows}); \
                  IF i % 3 = 0 THEN RAISE 'no'; END IF; EXCEPTION WHEN OTHERS THEN NULL; END; \
                  END LOOP; END $$"
                 )],
@@ -207,9 +208,9 @@ impl Doer {
         }
     }
 
-    /// No `ALTER DATABASE … SET TABLESPACE`: its replay copies the old directory, which may be in no
-    /// base backup whoever took it, where the directory moved from what was not read yet to what
-    /// was (`dbase_redo`, dbcommands.c).
+    /// No `ALTER DATABASE … SET TABLESPACE`: its replay copies the old directory, which is in no
+    /// base backup, whoever took it, where it moved from what was not read yet to what was
+    /// (`dbase_redo`, dbcommands.c).
     fn with_what_holds_tables(&mut self) -> Act {
         let one_of = |random: &mut Rng, known: &[u64]| random.choice(known).copied();
         match self.random.u32(..9) {
@@ -243,12 +244,13 @@ impl Doer {
         let n = self.number();
         self.tables.push(n);
         let unlogged = if self.random.u32(..6) == 0 { "UNLOGGED" } else { "" };
-        let (rows, space) = (self.random.u32(1..6000), self.space());
+        let (rows, space) = (self.random.u32(1..3000), self.space());
         Act::new(
             "create table",
             [format!(
                 "CREATE {unlogged} TABLE m{n} (id int PRIMARY KEY, what text) TABLESPACE {space}; \
-             INSERT INTO m{n} SELECT n, repeat(md5(n::text), n % 13) FROM generate_series(1, {rows}) n"
+                 INSERT INTO m{n} SELECT n, repeat(md5(n::text), n % 13) \
+                 FROM generate_series(1, {rows}) n"
             )],
         )
     }

@@ -20,7 +20,7 @@ use std::thread;
 use crate::commands::backup::archiver::Watch;
 use crate::commands::backup::basis::Basis;
 use crate::commands::backup::copy::Target;
-use crate::commands::backup::halt::Halt;
+use crate::commands::backup::halt::{Halt, others_stopped};
 use crate::commands::backup::source::Source;
 use crate::commands::backup::{Copied, Request, Wanted, label};
 use crate::commands::progress::Progress;
@@ -66,50 +66,54 @@ pub fn copy(
     let bandwidth = Bandwidth::new(request.max_rate);
     let reader = Reader { pgdata, bandwidth: &bandwidth, progress, halt: &halt };
     let ground = Ground::new(pgdata, source, catalog_version, target.jobs);
-    let Walked { items, linked } = items(&ground, &basis, rules.is_some(), &reader)?;
-    let mut plan = Plan::new(items);
-    progress.expect(progress.done() + plan.size());
-    progress.enter("copying");
-    let pages = PageCheck::new(rules.map(|blocks| blocks.since(backup.start_lsn)));
-    let (mut findings, seams) = (Findings::default(), Seams::default());
-    findings.expect_chunks(plan.chunks());
-    let start = started(&backup, &plan);
+    let start = started(&backup);
     let watch = Watch::of(source, target, request, &start);
 
     let copied = thread::scope(|scope| {
         if let Some(watch) = &watch {
             scope.spawn(|| watch.run(&halt));
         }
-        uploading(target, &halt, |uploads| {
-            let (shared, found) = (&plan, &findings);
-            let maker = Maker {
-                plan: shared,
-                reader: &reader,
-                pages: &pages,
-                seams: &seams,
-                findings: found,
-            };
-            let open = make_all(&maker, target, &halt, uploads, || backup.is_alive())?;
-            progress.enter("ending the backup");
-            let position = plan.end();
-            let tail =
-                Tail::end(backup, (source, &reader, &basis), &mut plan, &linked, &mut findings)?;
-            let maker = Maker {
-                plan: &plan,
-                reader: &reader,
-                pages: &pages,
-                seams: &seams,
-                findings: &findings,
-            };
-            tail::make(&maker, open, position, uploads)?;
-            Ok(tail)
+        let copied = copy_files(backup, (source, &basis), (target, &ground), &reader, rules);
+        copied.map_err(|error| {
+            halt.fail(error);
+            others_stopped()
         })
     });
-    let (tail, packs) = copied?;
-    if let Some(error) = halt.error() {
-        return Err(error);
+    match halt.error() {
+        Some(error) => Err(error),
+        None => copied,
     }
-    let copied = tail.copied(packs, &plan, &findings, pages.finish())?;
+}
+
+fn copy_files(
+    mut backup: LowLevelBackup<'_>,
+    (source, basis): (&Source, &Basis),
+    (target, ground): (&Target<'_>, &Ground<'_>),
+    reader: &Reader<'_>,
+    rules: Option<server::BlocksPerFile>,
+) -> Result<Copied> {
+    let (halt, progress) = (reader.halt, reader.progress);
+    let Walked { items, linked } = items(ground, basis, rules.is_some(), reader)?;
+    let mut plan = Plan::new(items);
+    progress.expect(progress.done() + plan.size());
+    progress.enter("copying");
+    let pages = PageCheck::new(rules.map(|blocks| blocks.since(backup.start_lsn)));
+    let (mut findings, seams) = (Findings::default(), Seams::default());
+    findings.expect_chunks(plan.chunks());
+    let (tail, packs) = uploading(target, halt, |uploads| {
+        let (shared, found) = (&plan, &findings);
+        let maker = Maker { plan: shared, reader, pages: &pages, seams: &seams, findings: found };
+        let open = make_all(&maker, target, halt, uploads, || backup.is_alive())?;
+        progress.enter("ending the backup");
+        let position = plan.end();
+        let tail = Tail::end(backup, (source, reader, basis), &mut plan, &linked, &mut findings)?;
+        let maker =
+            Maker { plan: &plan, reader, pages: &pages, seams: &seams, findings: &findings };
+        tail::make(&maker, open, position, uploads)?;
+        Ok(tail)
+    })?;
+    let damage = pages.finish(tail.end_lsn());
+    let copied = tail.copied(packs, plan, &findings, damage)?;
     Ok(Copied { lineage: basis.lineage(), ..copied })
 }
 
@@ -138,11 +142,11 @@ fn checkpoint(request: &Request) -> Checkpoint {
 }
 
 /// As far as it is known before the end.
-fn started(backup: &LowLevelBackup<'_>, plan: &Plan) -> BackupStart {
+fn started(backup: &LowLevelBackup<'_>) -> BackupStart {
     BackupStart {
         lsn: backup.start_lsn,
         timeline: backup.timeline,
         tablespaces: Vec::new(),
-        size: plan.size(),
+        size: 0,
     }
 }

@@ -1,9 +1,11 @@
 //! Checks the pages of relations on their way, by the rules of PostgreSQL.
 //!
-//! A page whose LSN is at or after the start of the backup may have been written while it was read;
-//! replay writes it anew, whatever was read of it (`verify_page_checksum`, basebackup.c).
+//! A page whose LSN is at or after the start of the backup may have been written while it was
+//! read; replay writes it anew, whatever was read of it (`verify_page_checksum`, basebackup.c). The
+//! server leaves it at that; here such an LSN must also be one that there was by the end of the
+//! backup, else it is as damaged as the rest of the page.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PATIENT_WITH: u64 = 100;
 /// More are counted, not listed.
 const LISTED_MAX: usize = 1000;
+const SUSPECTS_MAX: usize = 100_000;
 
 /// Pages that are damaged on the disk of the source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct PageCheck {
     /// `None`: the cluster has no checksums.
     rules: Option<Rules>,
     found: Mutex<Damage>,
+    /// Pages that do not match their checksum and have an LSN since the start.
+    suspects: Mutex<Vec<(Lsn, DamagedPage)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +57,11 @@ pub struct Pages<'p> {
     entry: &'p Planned,
     /// In the whole relation.
     first_block: u32,
-    /// What was read first is in a pack already.
-    is_stored: bool,
 }
 
 impl PageCheck {
     pub fn new(rules: Option<Rules>) -> Self {
-        PageCheck { rules, found: Mutex::default() }
+        PageCheck { rules, found: Mutex::default(), suspects: Mutex::default() }
     }
 
     /// `None` where the entry holds no pages, or none that can be checked.
@@ -66,35 +69,46 @@ impl PageCheck {
         let rules = self.rules?;
         let (_, RelationFileName { segment, .. }) = entry.relation()?;
         let first_block = segment.checked_mul(rules.blocks_per_file)?;
-        Some(Pages { check: self, rules, entry, first_block, is_stored: false })
+        Some(Pages { check: self, rules, entry, first_block })
     }
 
-    pub fn finish(self) -> Damage {
+    /// `end_lsn`: no page was written with a later one before the backup ended.
+    pub fn finish(self, end_lsn: Lsn) -> Damage {
+        let suspects = std::mem::take(&mut *locked(&self.suspects));
+        for (_, damaged) in suspects.into_iter().filter(|(lsn, _)| *lsn > end_lsn) {
+            self.report(damaged);
+        }
         let mut found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.pages.sort_by(|one, other| (&one.path, one.block).cmp(&(&other.path, other.block)));
         found
     }
 
     fn report(&self, damaged: DamagedPage) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = locked(&self.found);
         found.count += 1;
         if found.pages.len() < LISTED_MAX {
             found.pages.push(damaged);
         }
     }
 
+    /// Either replay writes it anew, or what stands in it is no LSN: that the end will tell.
+    fn suspect(&self, lsn: Lsn, damaged: DamagedPage) {
+        let mut suspects = locked(&self.suspects);
+        if suspects.len() < SUSPECTS_MAX {
+            suspects.push((lsn, damaged));
+        }
+    }
+
     fn is_patient(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).count < PATIENT_WITH
+        locked(&self.found).count + (locked(&self.suspects).len() as u64) < PATIENT_WITH
     }
 }
 
-impl Pages<'_> {
-    /// For content that cannot be replaced any more.
-    #[must_use]
-    pub fn of_stored(self) -> Self {
-        Pages { is_stored: true, ..self }
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl Pages<'_> {
     /// Checks the pages in `content`, which stands at `at` of the entry and begins with a page.
     /// What is right when read again replaces what was read first.
     pub fn check(&self, at: u64, content: &mut [u8], read_again: &dyn Fn(u32, &mut Page) -> bool) {
@@ -123,9 +137,6 @@ impl Pages<'_> {
     }
 
     fn judge(&self, block: u32, page: &Page) -> Result<(), Mismatch> {
-        if !page::is_new(page) && page::lsn(page) >= self.rules.start_lsn {
-            return Ok(());
-        }
         page::check(page, self.first_block.wrapping_add(block))
     }
 
@@ -144,12 +155,10 @@ impl Pages<'_> {
                 return;
             }
             match self.judge(block, &fresh) {
-                // Else the right one comes too late, unless replay brings it.
-                Ok(()) if !self.is_stored || page::lsn(&fresh) >= self.rules.start_lsn => {
+                Ok(()) => {
                     page.copy_from_slice(&*fresh);
                     return;
                 }
-                Ok(()) => {}
                 Err(again) => mismatch = again,
             }
             if attempt + 1 < attempts {
@@ -157,6 +166,12 @@ impl Pages<'_> {
             }
         }
         let path = self.entry.file().to_owned();
-        self.check.report(DamagedPage { path, block, what: mismatch.to_string(), relation: None });
+        let damaged = DamagedPage { path, block, what: mismatch.to_string(), relation: None };
+        match page::lsn(&fresh) {
+            lsn if lsn >= self.rules.start_lsn && !page::is_new(&fresh) => {
+                self.check.suspect(lsn, damaged);
+            }
+            _ => self.check.report(damaged),
+        }
     }
 }

@@ -96,6 +96,10 @@ impl Plan {
         &self.entries
     }
 
+    pub fn into_entries(self) -> impl Iterator<Item = Planned> {
+        self.entries.into_iter()
+    }
+
     /// Where the stream is after the last entry.
     pub fn end(&self) -> u64 {
         self.end
@@ -165,14 +169,15 @@ impl Planned {
         }
     }
 
-    pub fn manifest_entry(&self) -> FileEntry {
-        let (kind, part) = match &self.content {
+    /// As the backup's manifest has it.
+    pub fn into_manifest(self) -> FileEntry {
+        let (kind, part) = match self.content {
             Content::Directory => (FileKind::Directory, None),
             Content::File | Content::Bytes(_) => (FileKind::File, None),
-            Content::Blocks(blocks) => (FileKind::File, Some(blocks.part.clone())),
+            Content::Blocks(blocks) => (FileKind::File, Some(blocks.part)),
         };
         FileEntry {
-            path: self.path.clone(),
+            path: self.path,
             kind,
             mode: self.mode,
             size: self.size,

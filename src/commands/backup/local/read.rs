@@ -56,6 +56,13 @@ impl Reader<'_> {
         if self.halt.is_on() {
             return Err(others_stopped());
         }
+        self.peek(opened, at, buffer)?;
+        self.progress.add(buffer.len() as u64);
+        Ok(())
+    }
+
+    /// The same for what is filled in somewhere else too.
+    pub fn peek(&self, opened: &Opened<'_>, at: u64, buffer: &mut [u8]) -> Result<()> {
         let length = buffer.len() as u64;
         match &opened.entry.content {
             Content::Directory => {}
@@ -63,7 +70,6 @@ impl Reader<'_> {
             Content::File => self.read_at(opened, at, buffer)?,
             Content::Blocks(blocks) => self.fill_from_blocks(opened, blocks, at, buffer)?,
         }
-        self.progress.add(length);
         Ok(())
     }
 

@@ -85,7 +85,7 @@ impl LocalServer {
     fn reason_against(&mut self, parent: &Manifest) -> Result<Option<String>> {
         const SQL: &str = "SELECT current_setting('data_checksums'), \
             current_setting('wal_log_hints'), \
-            extract(epoch FROM pg_postmaster_start_time())::bigint, \
+            (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint, \
             current_setting('segment_size') = '1GB'";
         if parent.damaged > parent.damaged_pages.len() as u64 {
             let (id, damaged) = (&parent.id, parent.damaged);
@@ -110,7 +110,7 @@ impl LocalServer {
         }
         // Both settings stay as they are while a server runs.
         let start = start.and_then(|start| start.parse::<i64>().ok());
-        let has_run_since = start.is_some_and(|start| start < parent.began.as_second());
+        let has_run_since = start.is_some_and(|start| start < parent.began.as_millisecond());
         let had_checksums = parent.taken.as_ref().and_then(|taken| taken.data_checksums);
         if has_run_since || (is_on(&checksums) && had_checksums == Some(true)) {
             return Ok(None);

@@ -23,7 +23,7 @@ use crate::postgres::control_file::ControlFile;
 use crate::postgres::data_files::{CONTROL_FILE, TABLESPACES};
 use crate::postgres::low_level_backup::{LowLevelBackup, Stopped};
 use crate::postgres::replication::{BackupEnd, BackupStart};
-use crate::postgres::{MajorVersion, tar_header};
+use crate::postgres::{Lsn, MajorVersion, tar_header};
 use crate::repository::manifest::{FileEntry, PACK_BYTES, Pack};
 
 /// Two blocks of zeros end every archive.
@@ -93,24 +93,28 @@ impl Tail {
         writer.finish(&[WalRange { timeline: start_timeline, start: start_lsn, end: end_lsn }])
     }
 
+    pub fn end_lsn(&self) -> Lsn {
+        self.stopped.end_lsn
+    }
+
     pub fn copied(
         self,
         packs: Vec<Pack>,
-        plan: &Plan,
+        plan: Plan,
         findings: &Findings,
         damage: Damage,
     ) -> Result<Copied> {
+        let size = plan.size();
         let mut files: Vec<FileEntry> = Vec::with_capacity(plan.entries().len());
         let mut sums = Vec::with_capacity(plan.chunks());
-        for (number, entry) in plan.entries().iter().enumerate() {
+        for (number, entry) in plan.into_entries().enumerate() {
             if !self.left_out.contains(&number) {
-                files.push(entry.manifest_entry());
-                sums.extend(findings.sums_of(entry));
+                sums.extend(findings.sums_of(&entry));
+                files.push(entry.into_manifest());
             }
         }
         let Stopped { start_lsn, start_timeline, end_lsn, end_timeline, .. } = self.stopped;
         let tablespaces = self.stopped.tablespaces()?;
-        let size = plan.size();
         Ok(Copied {
             start: BackupStart { lsn: start_lsn, timeline: start_timeline, tablespaces, size },
             end: BackupEnd { lsn: end_lsn, timeline: end_timeline },

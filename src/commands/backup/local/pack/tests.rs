@@ -19,6 +19,9 @@ use crate::postgres::{Lsn, SystemIdentifier};
 use crate::repository::manifest::PACK_BYTES;
 use crate::repository::sums::{self, CHUNK_BYTES};
 
+/// Where the backup ended.
+const END: Lsn = Lsn(0x6000);
+
 /// What making all packs came to.
 struct Made {
     stream: Vec<u8>,
@@ -51,7 +54,7 @@ fn make(pgdata: &Path, plan: &Plan, start_lsn: Lsn) -> Made {
         taken.unwrap();
         stream[range.start as usize..range.end as usize].copy_from_slice(&raw);
     }
-    Made { stream, findings, damage: pages.finish() }
+    Made { stream, findings, damage: pages.finish(END) }
 }
 
 fn header(content: Summary) -> Header {
@@ -151,6 +154,8 @@ fn damage_is_what_stays_damaged_and_replay_will_not_mend() {
     // Changed since: replay brings it whole.
     pages[4] = page(start, 4);
     pages[4][5000] ^= 1;
+    // Rubbish, with what nobody can have written for an LSN.
+    pages[6] = [0xEE; PAGE_BYTES];
     // A page that was never filled.
     pages[5] = [0; PAGE_BYTES];
     let content = pages.concat();
@@ -171,8 +176,9 @@ fn damage_is_what_stays_damaged_and_replay_will_not_mend() {
 
     let damage = make(scratch.path(), &plan, Lsn(start)).damage;
 
-    assert_eq!(damage.count, 2);
+    assert_eq!(damage.count, 3);
     let found: Vec<_> = damage.pages.iter().map(|it| (it.path.as_str(), it.block)).collect();
-    assert_eq!(found, [("base/5/16384", 3), ("base/5/16384", 17)]);
+    let relation = "base/5/16384";
+    assert_eq!(found, [(relation, 3), (relation, 6), (relation, 17)]);
     assert!(damage.pages[0].what.contains("stands in it"), "{}", damage.pages[0].what);
 }
