@@ -107,11 +107,12 @@ impl Stage {
         Ok(measured)
     }
 
-    /// The blocks of one in a hundred pages change, evenly spread.
+    /// One in a hundred pages changes: of every two hundredth of the table a row, and for it a page
+    /// of the index.
     pub fn change_a_hundredth(&self) {
         self.bench.sql(
             "UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid IN \
-             (SELECT min(aid) FROM pgbench_accounts WHERE (ctid::text::point)[0]::int % 100 = 0 \
+             (SELECT min(aid) FROM pgbench_accounts WHERE (ctid::text::point)[0]::int % 200 = 0 \
              GROUP BY (ctid::text::point)[0]::int)",
         );
         self.bench.sql("CHECKPOINT");

@@ -191,7 +191,8 @@ impl Doer {
             15 => Act::new(
                 "nest",
                 [format!(
-                    "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN INSERT INTO nested VALUES (i * {rows}); \
+                    "DO $$ BEGIN FOR i IN 1..200 LOOP BEGIN \
+                     INSERT INTO nested VALUES (i * {rows}); \
                  IF i % 3 = 0 THEN RAISE 'no'; END IF; EXCEPTION WHEN OTHERS THEN NULL; END; \
                  END LOOP; END $$"
                 )],
@@ -207,9 +208,9 @@ impl Doer {
         }
     }
 
-    /// No `ALTER DATABASE … SET TABLESPACE`: its replay copies the old directory, which may be in no
-    /// base backup whoever took it, where the directory moved from what was not read yet to what
-    /// was (`dbase_redo`, dbcommands.c).
+    /// No `ALTER DATABASE … SET TABLESPACE`: its replay copies the old directory, which is in no
+    /// base backup, whoever took it, where it moved from what was not read yet to what was
+    /// (`dbase_redo`, dbcommands.c).
     fn with_what_holds_tables(&mut self) -> Act {
         let one_of = |random: &mut Rng, known: &[u64]| random.choice(known).copied();
         match self.random.u32(..9) {
@@ -248,7 +249,8 @@ impl Doer {
             "create table",
             [format!(
                 "CREATE {unlogged} TABLE m{n} (id int PRIMARY KEY, what text) TABLESPACE {space}; \
-             INSERT INTO m{n} SELECT n, repeat(md5(n::text), n % 13) FROM generate_series(1, {rows}) n"
+                 INSERT INTO m{n} SELECT n, repeat(md5(n::text), n % 13) \
+                 FROM generate_series(1, {rows}) n"
             )],
         )
     }

@@ -5,6 +5,8 @@
 /// A store that speaks S3, in this process.
 pub mod bucket;
 pub mod cluster;
+/// What a chain of backups is, by other means than walden's.
+pub mod combiner;
 /// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
 pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.
@@ -94,7 +96,7 @@ fn installed_in() -> PathBuf {
     }
 }
 
-/// One of PostgreSQL's client programs of a version for which `tests/setup/clients.sh` brought them.
+/// One of PostgreSQL's client programs, as `tests/setup/clients.sh` brings them.
 #[track_caller]
 pub fn client(major: MajorVersion, program: &str) -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
