@@ -32,7 +32,7 @@ const EXCLUDED: [&str; 7] = [
 const EXCLUDED_BEGINNINGS: [&str; 2] = ["pgsql_tmp", "pg_internal.init"];
 
 /// A restore that has not ended leaves it; no server ever does.
-const OURS: &str = "walden.restore";
+const OURS: &str = "walden-restore.unfinished";
 
 pub const WAL: &str = "pg_wal";
 pub const TABLESPACES: &str = "pg_tblspc";
@@ -116,7 +116,7 @@ pub fn is_temporary_relation(name: &str) -> bool {
 pub fn is_excluded(name: &str) -> bool {
     EXCLUDED.contains(&name)
         || EXCLUDED_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
-        || name.starts_with(OURS)
+        || name == OURS
         || name == ".DS_Store"
 }
 
@@ -236,6 +236,7 @@ mod tests {
             "pgsql_tmp4711.0",
             "postgresql.auto.conf.tmp",
             "current_logfiles.tmp",
+            "walden-restore.unfinished",
         ] {
             assert!(is_excluded(name), "{name}");
         }

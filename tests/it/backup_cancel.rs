@@ -77,16 +77,16 @@ impl Stage {
 
 impl Stage {
     #[track_caller]
-    fn wait_until_it_copies(&self, mode: &str) {
-        self.cluster.wait_until(match mode {
-            "stream" => {
-                "EXISTS (SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000)"
-            }
-            _ => {
-                "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
-                 AND state = 'idle' AND (query = 'SELECT 1' OR query ILIKE '%pg_control%'))"
-            }
-        });
+    fn wait_until_it_copies(&self, mode: &str, running: &Running) {
+        if mode == "stream" {
+            let sent = "SELECT FROM pg_stat_progress_basebackup WHERE backup_streamed > 1000000";
+            return self.cluster.wait_until(&format!("EXISTS ({sent})"));
+        }
+        // Those that read and store are started once the server is in backup mode; before there are
+        // three at most.
+        let tasks = format!("/proc/{}/task", running.process_id());
+        let is_at_work = || fs::read_dir(&tasks).is_ok_and(|tasks| tasks.count() > 4);
+        assert!(within(Duration::from_secs(60), is_at_work), "{}", self.cluster.log());
     }
 }
 
@@ -136,7 +136,7 @@ fn told_while_it_copies_it_ends_both() {
     let stage = Stage::set(Cluster::builder(ANY_MAJOR));
     for mode in MODES {
         let mut running = stage.backup(mode).args(["--max-rate", "1MiB"]).spawn();
-        stage.wait_until_it_copies(mode);
+        stage.wait_until_it_copies(mode, &running);
 
         running.terminate();
 
@@ -152,7 +152,7 @@ fn killed_while_it_copies_it_leaves_nothing_that_counts() {
     let stage = Stage::set(Cluster::builder(ANY_MAJOR));
     for mode in MODES {
         let mut running = stage.backup(mode).args(["--max-rate", "1MiB"]).spawn();
-        stage.wait_until_it_copies(mode);
+        stage.wait_until_it_copies(mode, &running);
 
         running.kill();
         drop(running.wait());

@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use walden::host::page_cache::drop_pages_of;
 
+use crate::harness::cluster::within;
 use crate::harness::{ANY_MAJOR, Cluster, Scratch};
 
 const MIB: u64 = 1 << 20;
@@ -63,18 +65,17 @@ fn with_nice_all_its_threads_let_others_go_first() {
     let own = nice_of(Path::new("/proc/thread-self/stat")).unwrap();
     let backup = cluster.walden().args(["backup", "--nice", "15", "--max-rate", "1MiB"]);
     let mut running = backup.args(["--mode", "local", "--jobs", "2"]).spawn();
-    cluster.wait_until(
-        "EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'walden%' \
-         AND state = 'idle' AND query ILIKE '%pg_control%')",
-    );
-
-    let tasks = fs::read_dir(format!("/proc/{}/task", running.process_id())).unwrap();
-    let nices: Vec<i64> =
-        tasks.flatten().filter_map(|task| nice_of(&task.path().join("stat"))).collect();
+    let tasks = format!("/proc/{}/task", running.process_id());
+    let nices = || -> Vec<i64> {
+        let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+        tasks.filter_map(|task| nice_of(&task.path().join("stat"))).collect()
+    };
+    // The one that waits for signals, and those that do the work.
+    let is_at_work = within(Duration::from_secs(60), || nices().len() > 3);
+    let nices = nices();
 
     running.kill();
-    // The one that waits for signals, and those that do the work.
-    assert!(nices.len() > 3, "{nices:?}");
+    assert!(is_at_work, "{nices:?}");
     let lowered = nices.iter().filter(|nice| **nice >= 15).count();
     assert!(lowered + 1 >= nices.len(), "{nices:?}, and {own} without");
 }

@@ -9,6 +9,7 @@ use walden::postgres::MajorVersion;
 
 use crate::harness::cluster::within;
 use crate::harness::site::files_below;
+use crate::harness::soundness;
 use crate::harness::{ANY_MAJOR, Cluster, ClusterBuilder, Load, Scratch, Walden};
 
 /// A cluster that archives, and where to.
@@ -96,6 +97,7 @@ fn every_version_is_restored(major: MajorVersion) {
     let builder = Cluster::builder(major).data_checksums().tablespace("space");
     let site = Site::start(builder.setting("allow_in_place_tablespaces", "on"));
     let cluster = &site.cluster;
+    soundness::bring_amcheck(cluster);
     cluster.sql("CREATE TABLESPACE inside LOCATION ''");
     cluster.sql(
         "CREATE TABLE here AS SELECT n, md5(n::text) AS what FROM generate_series(1, 20000) n; \
@@ -134,6 +136,7 @@ fn every_version_is_restored(major: MajorVersion) {
         assert_eq!(restored.sql(&digest), cluster.sql(&digest), "{table}");
     }
     assert_eq!(restored.value("SELECT count(*) FROM unlogged"), "0");
+    soundness::expect_sound(&restored);
 }
 
 #[test]

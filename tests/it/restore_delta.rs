@@ -241,8 +241,8 @@ fn a_flipped_byte_is_found_on_both_ways_and_named() {
     expect_same(&new, &whole);
 }
 
-/// A page that WAL changes without an image of it, as VACUUM does without checksums, is one of those
-/// that must not end recovery.
+/// A page that WAL changes without an image of it, as VACUUM does without checksums, is one of
+/// those that must not end recovery.
 #[test]
 fn one_database_comes_back_and_the_others_can_be_dropped() {
     let repository = Scratch::new();

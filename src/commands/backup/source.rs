@@ -29,7 +29,7 @@ impl Source {
 
     /// By the replication protocol.
     pub fn of_replication(connection: &mut Connection) -> Result<Self> {
-        Source::identify(connection, |connection| base_backup::identify_system(connection))
+        Source::identify(connection, base_backup::identify_system)
     }
 
     /// By SQL.

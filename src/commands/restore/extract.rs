@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::commands::restore::carry_out::{file_systems, make_ready};
 use crate::commands::restore::chain::Chain;
@@ -73,7 +73,7 @@ pub fn into_directory(
     let placement = Placement::of_files(&chain, &directory, &is_wanted)?;
     make_ready(&directory, None)?;
     place::make_directories(&placement)?;
-    let file_systems = file_systems(placement.directories.keys().map(|path| path.as_path()))?;
+    let file_systems = file_systems(placement.directories.keys().map(PathBuf::as_path))?;
     let targets = Targets::new(&placement, None);
     let empty: Vec<usize> = (0..placement.files.len()).collect();
     let empty: Vec<usize> =

@@ -46,7 +46,7 @@ impl InPlace {
             match removed {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 outcome => {
-                    outcome.map_err(|e| host_failed(format!("remove {}", path.display()), e))?
+                    outcome.map_err(|e| host_failed(format!("remove {}", path.display()), e))?;
                 }
             }
         }
@@ -143,7 +143,7 @@ pub fn remove_control(directory: &Path) -> Result<()> {
     match fs::remove_file(&control) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         outcome => {
-            outcome.map_err(|error| host_failed(format!("remove {}", control.display()), error))?
+            outcome.map_err(|error| host_failed(format!("remove {}", control.display()), error))?;
         }
     }
     control.parent().map_or(Ok(()), crate::commands::restore::settle::sync)

@@ -80,7 +80,8 @@ impl<'a> Sources<'a> {
         let newest = runs(0, index, entry).ok_or_else(|| self.bad_part(0, entry))?;
         let truncation = u64::from(part.length);
         let length = newest.last().map_or(0, |run| run.blocks.end).max(truncation) * BLOCK_BYTES;
-        let (mut found, mut missing) = (Vec::new(), vec![0..truncation]);
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        missing.push(0..truncation);
         take(&mut missing, &newest, &mut found);
         // Blocks beyond the truncation length count in the newest backup only.
         for run in &newest {
@@ -359,7 +360,7 @@ mod tests {
     #[test]
     fn a_part_without_its_file_is_refused_and_names_what_is_missing() {
         let part = Copy::Part { length: 3, blocks: vec![1] };
-        let error = combined(&[part.clone()]).unwrap_err();
+        let error = combined(std::slice::from_ref(&part)).unwrap_err();
         assert!(error.to_string().contains("base/5/7 in part only, and no parent"), "{error}");
         let error = combined(&[part.clone(), part, Copy::None]).unwrap_err();
         assert!(error.to_string().contains("20261121T100007Z-0007 lacks the rest"), "{error}");

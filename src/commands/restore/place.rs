@@ -90,9 +90,13 @@ impl<'a> Work<'a> {
             while !stop.load(Ordering::Relaxed) {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = self.tasks.get(task) else { break };
+                let (expected, is_over) = (self.expected(task), || stop.load(Ordering::Relaxed));
+                if !self.bandwidth.take(expected, &is_over) {
+                    break;
+                }
                 let bytes = self.fetch(task, &mut reader, targets, progress)?;
                 fetched.fetch_add(bytes, Ordering::Relaxed);
-                self.bandwidth.take(bytes, &|| stop.load(Ordering::Relaxed));
+                self.bandwidth.take(bytes.saturating_sub(expected), &is_over);
             }
             Ok(())
         };
@@ -112,6 +116,16 @@ impl<'a> Work<'a> {
             Some(error) => Err(error),
             None => Ok(fetched.into_inner()),
         }
+    }
+
+    /// About how many stored bytes a task will fetch.
+    fn expected(&self, task: &Task) -> u64 {
+        let manifest = &self.chain[task.source];
+        let pack = &manifest.packs[task.number as usize];
+        let range = pack_range(manifest, task.number);
+        let wanted = ranges(&self.wanted[task.source][task.pieces.clone()], &range);
+        let raw: u64 = wanted.iter().map(|range| range.end - range.start).sum();
+        (pack.stored as f64 * raw as f64 / pack.size.max(1) as f64) as u64
     }
 
     fn fetch(
@@ -219,7 +233,7 @@ pub fn make_directories(placement: &Placement) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             outcome => {
-                outcome.map_err(|error| host_failed(format!("make {}", path.display()), error))?
+                outcome.map_err(|error| host_failed(format!("make {}", path.display()), error))?;
             }
         }
     }

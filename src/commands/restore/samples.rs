@@ -59,7 +59,7 @@ impl Sample {
 
     /// Takes a backup that is the difference to the last one: `parts` are the blocks that some
     /// files have, and how long these are; `files` come whole.
-    pub fn go_on(&mut self, files: &[(&str, Vec<u8>)], parts: &[(&str, u32, Vec<(u32, Vec<u8>)>)]) {
+    pub fn go_on(&mut self, files: &[(&str, Vec<u8>)], parts: &[PartOf<'_>]) {
         let parent = &self.manifest;
         let label = format!(
             "START WAL LOCATION: 0/0\nINCREMENTAL FROM LSN: {}\nINCREMENTAL FROM TLI: {}\n",
@@ -134,7 +134,8 @@ pub fn put_wal(home: &Home, name: &str, bytes: &[u8]) {
     home.put_wal(&WalFileName::parse(name).unwrap(), &Body::new(sealed), &origin()).unwrap();
 }
 
-type PartOf<'a> = (&'a str, u32, Vec<(u32, Vec<u8>)>);
+/// A path, the truncation length, and blocks by their numbers.
+pub type PartOf<'a> = (&'a str, u32, Vec<(u32, Vec<u8>)>);
 
 /// Stores the packs, the checksums and the manifest.
 fn store(

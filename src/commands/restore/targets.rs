@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::Advice;
 
 use crate::commands::restore::host_failed;
+use crate::commands::restore::pieces::Piece;
 use crate::commands::restore::placement::{Placed, Placement};
 use crate::error::{Error, Result};
 use crate::host::privileges::User;
@@ -43,7 +44,7 @@ impl<'a> Targets<'a> {
         let state = |file: &Placed| {
             let pieces = placement.pieces_of(file);
             let left = AtomicU64::new(pieces.iter().map(|piece| piece.length).sum());
-            let end = pieces.last().map_or(0, |piece| piece.end());
+            let end = pieces.last().map_or(0, Piece::end);
             State { left, was: None, ends_in_zeros: AtomicBool::new(end < file.size) }
         };
         let states = placement.files.iter().map(state).collect();

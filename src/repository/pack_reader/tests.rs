@@ -1,4 +1,5 @@
 //! Packs of several frames in a store in memory, read in all ways, whole and damaged.
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some with one")]
 
 use std::ops::Range;
 use std::sync::Arc;

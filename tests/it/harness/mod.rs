@@ -5,6 +5,8 @@
 /// A store that speaks S3, in this process.
 pub mod bucket;
 pub mod cluster;
+/// What a chain of backups is, by other means than walden's.
+pub mod combiner;
 /// A second make of store, to be sure it is S3 that is spoken and not one server's dialect.
 pub mod moto;
 /// A third make, built on demand, that ignores conditional requests.

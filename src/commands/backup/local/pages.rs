@@ -1,9 +1,9 @@
 //! Checks the pages of relations on their way, by the rules of PostgreSQL.
 //!
-//! A page whose LSN is at or after the start of the backup may have been written while it was read;
-//! replay writes it anew, whatever was read of it (`verify_page_checksum`, basebackup.c). The server
-//! leaves it at that; here such an LSN must also be one that there was by the end of the backup,
-//! else it is as damaged as the rest of the page.
+//! A page whose LSN is at or after the start of the backup may have been written while it was
+//! read; replay writes it anew, whatever was read of it (`verify_page_checksum`, basebackup.c). The
+//! server leaves it at that; here such an LSN must also be one that there was by the end of the
+//! backup, else it is as damaged as the rest of the page.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

@@ -17,8 +17,9 @@ use crate::commands::backup::local::pack::Maker;
 use crate::error::Result;
 use crate::repository::manifest::{PACK_BYTES, Pack};
 
-/// Each holds a pack that is being made: more would cost memory, 32 MiB each.
-const MAKERS_MAX: usize = 8;
+/// Each holds a pack that is being made, and each upload one twice: with 32 MiB of what does not
+/// compress in each, these stay below what a backup may take.
+const MAKERS_MAX: usize = 6;
 /// How often the session that the backup depends on is looked at.
 const PULSE: Duration = Duration::from_secs(20);
 
@@ -79,17 +80,14 @@ pub fn make_all(
     uploads: &Uploads,
     mut pulse: impl FnMut() -> Result<()>,
 ) -> Result<PackWriter> {
-    let end = maker.plan.end();
-    let open = Mutex::new(None);
-    let next = AtomicU32::new(0);
+    let work = Work { maker, halt, target, next: AtomicU32::new(0), open: Mutex::new(None) };
     thread::scope(|scope| {
         let (at_work, all_done) = channel::<()>();
         for _ in 0..target.jobs.clamp(1, MAKERS_MAX) {
-            let (at_work, next, open) = (at_work.clone(), &next, &open);
-            let to_store = uploads.to_store.clone();
+            let (at_work, work, to_store) = (at_work.clone(), &work, uploads.to_store.clone());
             scope.spawn(move || {
                 let _at_work = at_work;
-                note(halt, make_packs(maker, target, halt, next, &to_store, open));
+                note(halt, work.make_packs(&to_store));
             });
         }
         drop(at_work);
@@ -102,37 +100,42 @@ pub fn make_all(
     if halt.is_on() {
         return Err(others_stopped());
     }
-    match open.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match work.open.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(writer) => Ok(writer),
-        None if end.is_multiple_of(PACK_BYTES) => PackWriter::new(target.compression),
-        None => Err(others_stopped()),
+        // The plan ends where a pack does.
+        None => PackWriter::new(target.compression),
     }
 }
 
-fn make_packs(
-    maker: &Maker<'_>,
-    target: &Target<'_>,
-    halt: &Halt<'_>,
-    next: &AtomicU32,
-    to_store: &SyncSender<(u32, PackBuilder)>,
-    open: &Mutex<Option<PackWriter>>,
-) -> Result<()> {
-    let end = maker.plan.end();
-    let mut writer = PackWriter::new(target.compression)?;
-    while !halt.is_on() {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        let range = pack_range(number);
-        if range.start >= end {
-            break;
+/// What the makers share.
+struct Work<'w> {
+    maker: &'w Maker<'w>,
+    halt: &'w Halt<'w>,
+    target: &'w Target<'w>,
+    next: AtomicU32,
+    /// The last pack, which has room for more.
+    open: Mutex<Option<PackWriter>>,
+}
+
+impl Work<'_> {
+    fn make_packs(&self, to_store: &SyncSender<(u32, PackBuilder)>) -> Result<()> {
+        let end = self.maker.plan.end();
+        let mut writer = PackWriter::new(self.target.compression)?;
+        while !self.halt.is_on() {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let range = pack_range(number);
+            if range.start >= end {
+                break;
+            }
+            self.maker.make(range.start..range.end.min(end), &mut writer)?;
+            if range.end > end {
+                *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+                break;
+            }
+            to_store.send((number, writer.take()?)).map_err(|_| others_stopped())?;
         }
-        maker.make(range.start..range.end.min(end), &mut writer)?;
-        if range.end > end {
-            *open.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
-            break;
-        }
-        to_store.send((number, writer.take()?)).map_err(|_| others_stopped())?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// What pack `number` holds of the stream, if that goes on so long.
