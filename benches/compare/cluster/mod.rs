@@ -23,6 +23,7 @@ use stage::{Stage, remove};
 use tools::Tool;
 
 use crate::setup::knobs;
+use crate::setup::scratch::settle;
 use crate::setup::stopwatch::{Measured, median};
 use crate::setup::table::{Table, ratio, seconds, size};
 
@@ -126,25 +127,32 @@ fn restore(stage: &Stage) {
     lanes.iter().for_each(|lane| (lane.tool.forget)(stage));
 }
 
-/// Over a restored directory in which one page in a hundred is another.
+/// Over a restored directory in which one page in a hundred is another: with what the cache holds of
+/// a directory that was in use a moment ago, and with nothing of it.
 fn restore_what_differs(stage: &Stage) {
-    let mut lanes = lanes_with_a_backup(stage, |tool| tool.delta.is_some());
-    let mut pages = 0;
-    for lane in &mut lanes {
-        let (Some(restore), Some(delta)) = (lane.tool.restore, lane.tool.delta) else { continue };
-        let to = stage.join("restored/data");
-        if let Err(why) = restore(stage, &to).measure() {
-            println!("({}: {why})\n", lane.tool.name);
-            continue;
+    for (cache, is_warm) in [("cache as the change left it", true), ("nothing cached", false)] {
+        let mut lanes = lanes_with_a_backup(stage, |tool| tool.delta.is_some());
+        let mut pages = 0;
+        for lane in &mut lanes {
+            let (Some(restore), Some(delta)) = (lane.tool.restore, lane.tool.delta) else {
+                continue;
+            };
+            let to = stage.join("restored/data");
+            if let Err(why) = restore(stage, &to).measure() {
+                println!("({}: {why})\n", lane.tool.name);
+                continue;
+            }
+            for _ in 0..knobs::rounds(ROUNDS) {
+                pages = damage::change_a_hundredth(&to);
+                let call = delta(stage, &to);
+                settle();
+                lane.note(if is_warm { stage.measure_warm(&call) } else { stage.measure(&call) });
+            }
+            remove(&to);
         }
-        for _ in 0..knobs::rounds(ROUNDS) {
-            pages = damage::change_a_hundredth(&to);
-            lane.note(stage.measure(&delta(stage, &to)));
-        }
-        remove(Path::new(&to));
+        print(&format!("delta restore, {pages} pages changed, {cache}"), stage, &lanes);
+        lanes.iter().for_each(|lane| (lane.tool.forget)(stage));
     }
-    print(&format!("delta restore, {pages} pages changed"), stage, &lanes);
-    lanes.iter().for_each(|lane| (lane.tool.forget)(stage));
 }
 
 /// After one page in a hundred changed; what is stored is of this backup alone.

@@ -101,6 +101,11 @@ impl Stage {
     /// From a cold cache where we may empty it; the server's own work counts as the call's.
     pub fn measure(&self, call: &Call) -> Result<Measured, String> {
         empty_caches();
+        self.measure_warm(call)
+    }
+
+    /// With whatever the cache holds.
+    pub fn measure_warm(&self, call: &Call) -> Result<Measured, String> {
         let before = self.bench.cpu();
         let mut measured = call.measure()?;
         measured.cpu += self.bench.cpu().saturating_sub(before);

@@ -21,7 +21,7 @@ use crate::postgres::page::PAGE_BYTES;
 /// What one thread looks at, before it takes the next: 16 MiB.
 const STRETCH_BLOCKS: u32 = 2048;
 /// Read at once.
-const BUFFER_BLOCKS: usize = 32;
+const BUFFER_BLOCKS: usize = 256;
 /// A file with more of its blocks changed is stored whole: it costs little, and restores sooner.
 const CHANGED_PER_CENT_MAX: u64 = 90;
 /// Runs of blocks in all files together. Each costs memory, here and in every manifest; where they

@@ -75,7 +75,7 @@ impl Maker<'_> {
     /// The stretch `part` of an entry's content.
     fn content(&self, number: usize, part: Range<u64>, out: &mut PackWriter) -> Result<()> {
         let entry = &self.plan.entries()[number];
-        let opened = self.reader.open(entry)?;
+        let opened = self.reader.open(entry, part.end)?;
         if opened.is_gone() {
             self.findings.note_gone(number);
         }
