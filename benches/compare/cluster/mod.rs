@@ -16,7 +16,6 @@ mod damage;
 /// Whether the time that is said to be left is left.
 mod progress;
 
-use std::path::Path;
 use std::time::Duration;
 
 use stage::{Stage, remove};
@@ -127,8 +126,8 @@ fn restore(stage: &Stage) {
     lanes.iter().for_each(|lane| (lane.tool.forget)(stage));
 }
 
-/// Over a restored directory in which one page in a hundred is another: with what the cache holds of
-/// a directory that was in use a moment ago, and with nothing of it.
+/// Over a restored directory in which one page in a hundred is another: with what the cache holds
+/// of a directory that was in use a moment ago, and with nothing of it.
 fn restore_what_differs(stage: &Stage) {
     for (cache, is_warm) in [("cache as the change left it", true), ("nothing cached", false)] {
         let mut lanes = lanes_with_a_backup(stage, |tool| tool.delta.is_some());
