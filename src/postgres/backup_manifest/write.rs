@@ -73,7 +73,7 @@ impl ManifestWriter {
         let ranges = format!("\n],\n\"WAL-Ranges\": [\n{}\n],\n", ranges.join(",\n"));
         self.text.extend_from_slice(ranges.as_bytes());
         let sum = digest::digest(&digest::SHA256, &self.text);
-        let _infallible = write!(self.text, "{LAST_LINE}{}\"}}\n", hex(sum.as_ref()));
+        let _infallible = writeln!(self.text, "{LAST_LINE}{}\"}}", hex(sum.as_ref()));
         self.text
     }
 }
