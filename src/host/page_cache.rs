@@ -21,6 +21,14 @@ pub fn drop_pages_of(file: &File) {
     }
 }
 
+/// The kernel reads nothing ahead of what is asked for: what it brought so, and was not asked for
+/// soon after, would stay. For who reads in large pieces.
+pub fn read_nothing_ahead(file: &File) {
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, Advice::Random) {
+        tracing::info!(%error, "the kernel reads ahead of what is asked for");
+    }
+}
+
 /// Reads from `offset` on until `buffer` is full or the file ends, and says how much. What others
 /// keep in memory of the file stays there, and what they do not is not there afterwards: reading a
 /// whole cluster must not push out what its server works with.
@@ -51,8 +59,8 @@ fn read_uncached(file: &File, buffer: &mut [u8], offset: u64) -> rustix::io::Res
 /// The same on older kernels: first only what is in memory; the rest is read, and the kernel told
 /// to let go of that.
 fn read_and_forget(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    // Else the kernel reads ahead, and what it brought so would look as if somebody needed it.
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
+    // What the kernel reads ahead would look as if somebody needed it.
+    read_nothing_ahead(file);
     let mut done = 0;
     while done < buffer.len() {
         let at = offset + done as u64;

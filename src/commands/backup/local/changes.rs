@@ -142,7 +142,10 @@ impl Stretch<'_> {
         let end = blocks.min(self.first + STRETCH_BLOCKS);
         let mut runs = Runs::new();
         let file = match File::open(&path) {
-            Ok(file) => file,
+            Ok(file) => {
+                page_cache::read_nothing_ahead(&file);
+                file
+            }
             // Gone; what is to become of it is told when it is copied, whole.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(vec![(self.first, end - self.first)]);

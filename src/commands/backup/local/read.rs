@@ -61,7 +61,10 @@ impl Reader<'_> {
         };
         let path = self.pgdata.join(path);
         match File::open(&path) {
-            Ok(file) => Ok(opened(Some(file), false)),
+            Ok(file) => {
+                page_cache::read_nothing_ahead(&file);
+                Ok(opened(Some(file), false))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(opened(None, true)),
             Err(error) => Err(unreadable(&path, error)),
         }
