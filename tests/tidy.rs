@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
 /// ones.
 const COMMANDS: &[&[&str]] = &[
     &["progress"],
+    &["audit"],
     &["archive"],
     &["survey"],
     &["backup"],
@@ -32,6 +33,9 @@ const COMMANDS: &[&[&str]] = &[
     &["find"],
     &["list"],
     &["restore"],
+    &["verify"],
+    &["drill"],
+    &["report"],
     &["demo"],
 ];
 

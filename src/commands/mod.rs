@@ -1,6 +1,7 @@
 //! One use case each, in the order the manual tells them.
 
 pub mod progress;
+pub mod audit;
 pub mod archive;
 pub mod backup;
 pub mod survey;
@@ -8,6 +9,9 @@ pub mod window;
 pub mod find;
 pub mod list;
 pub mod restore;
+pub mod verify;
+pub mod drill;
+pub mod report;
 pub mod demo;
 
 use std::sync::Arc;

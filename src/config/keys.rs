@@ -340,6 +340,22 @@ pub const KEYS: &[Key] = &[
         example: "200MiB",
         meaning: "The most that is fetched in a second. Unset: no limit.",
     },
+    Key {
+        path: "objectives.rto",
+        kind: Kind::Span,
+        default: None,
+        example: "1h",
+        meaning: "How long a recovery may take. A drill that took longer has failed, and `report` \
+                  shows it. Unset: no objective.",
+    },
+    Key {
+        path: "objectives.rpo",
+        kind: Kind::Span,
+        default: None,
+        example: "5min",
+        meaning: "For how long at most a commit may be nowhere but on its server. A drill that \
+                  measures more has failed, and `report` shows it. Unset: no objective.",
+    },
 ];
 
 #[cfg(test)]

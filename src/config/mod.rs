@@ -19,8 +19,8 @@ use crate::storage::s3;
 pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
-    BackupMode, BackupSettings, Checkpoint, FetchSettings, OnInvalid, PushSettings,
-    RepositorySettings, RestoreSettings,
+    BackupMode, BackupSettings, Checkpoint, FetchSettings, ObjectiveSettings, OnInvalid,
+    PushSettings, RepositorySettings, RestoreSettings,
 };
 
 use precedence::{Merged, Written};
@@ -77,6 +77,7 @@ pub struct Settings {
     pub fetch: FetchSettings,
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
+    pub objectives: ObjectiveSettings,
     pub output: Output,
     /// The file that was read, absolute; `None` where there is none.
     pub config_file: Option<PathBuf>,
@@ -154,6 +155,7 @@ impl Settings {
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
+            objectives: ObjectiveSettings::interpret(merged)?,
             output,
             config_file,
             origins: merged.origins(),

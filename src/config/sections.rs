@@ -84,6 +84,15 @@ pub struct RestoreSettings {
     pub max_rate: Option<u64>,
 }
 
+/// What the owner of the cluster wants to be able to rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectiveSettings {
+    /// How long a recovery may take.
+    pub rto: Option<Duration>,
+    /// For how long at most a commit may be nowhere but on its server.
+    pub rpo: Option<Duration>,
+}
+
 impl RepositorySettings {
     pub(super) fn all(merged: &Merged) -> Result<Vec<Self>> {
         let mut all: Vec<RepositorySettings> = Vec::new();
@@ -193,6 +202,13 @@ impl RestoreSettings {
             jobs: jobs(merged, "restore.jobs")?,
             max_rate: merged.size("restore.max_rate")?,
         })
+    }
+}
+
+impl ObjectiveSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        let span = |path| merged.span(path).map(|span| Some(span).filter(|span| !span.is_zero()));
+        Ok(ObjectiveSettings { rto: span("objectives.rto")?, rpo: span("objectives.rpo")? })
     }
 }
 

@@ -136,6 +136,26 @@ impl fmt::Display for SegmentName {
     }
 }
 
+impl serde::Serialize for SegmentName {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SegmentName {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        SegmentName::parse(&text).ok_or_else(|| {
+            <D::Error as serde::de::Error>::custom(format!("{text:?} is no name of a segment"))
+        })
+    }
+}
+
 fn upper_hex(digits: &str) -> Option<u32> {
     let plain = digits.len() == 8 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'A'..=b'F'));
     if plain { u32::from_str_radix(digits, 16).ok() } else { None }

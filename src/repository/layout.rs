@@ -1,9 +1,15 @@
 //! Object keys: the only file that builds or parses one.
 
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
+use crate::repository::audit::Verb;
 use crate::repository::{BackupId, ClusterName, Home};
 use crate::storage::Key;
 
+/// `20261121T101530.000123Z`: sorts by time.
+const AUDIT_TIME: &str = "%Y%m%dT%H%M%S.%6fZ";
 const MANIFEST: &str = "manifest.json.zst";
 
 /// `<cluster>`
@@ -72,6 +78,24 @@ impl Home {
         self.key("hold")
     }
 
+    /// The folder of what was done, by whom.
+    pub fn audits_key(&self) -> Key {
+        self.key("audit")
+    }
+
+    pub fn audit_key(&self, began: Timestamp, verb: Verb) -> Key {
+        self.key(&format!("audit/{}-{verb}.json", began.strftime(AUDIT_TIME)))
+    }
+
+    /// The folder of the records of drills.
+    pub fn drills_key(&self) -> Key {
+        self.key("drill")
+    }
+
+    pub fn drill_key(&self, id: &BackupId) -> Key {
+        self.key(&format!("drill/{id}.json"))
+    }
+
     pub fn names_key(&self, id: &BackupId) -> Key {
         self.key(&format!("backup/{id}/names.json.zst"))
     }
@@ -109,6 +133,19 @@ pub fn pack_of(key: &Key) -> Option<u32> {
 pub fn held_by(key: &Key) -> Option<BackupId> {
     let (_, file) = key.as_str().rsplit_once('/')?;
     file.strip_suffix(".json")?.parse().ok()
+}
+
+/// The drill whose record is `<id>.json`.
+pub fn drilled_by(key: &Key) -> Option<BackupId> {
+    held_by(key)
+}
+
+/// When what `<time>-<verb>.json` tells of began, and what it was.
+pub fn audited_by(key: &Key) -> Option<(Timestamp, Verb)> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    let (time, verb) = file.strip_suffix(".json")?.split_once('-')?;
+    let time = civil::DateTime::strptime("%Y%m%dT%H%M%S.%fZ", time).ok()?;
+    Some((time.to_zoned(TimeZone::UTC).ok()?.timestamp(), Verb::parse(verb)?))
 }
 
 /// The segment whose object is `<segment>.zst`.

@@ -12,6 +12,9 @@ pub mod backup_facts;
 pub mod names;
 pub mod sums;
 pub mod index;
+pub mod audit;
+pub mod verification;
+pub mod drill_record;
 pub mod parallel;
 mod object;
 

@@ -1,0 +1,1 @@
+//! `verify`: proves what the repository holds: every backup, every segment, their order and their content.
