@@ -20,8 +20,10 @@ pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
     BackupMode, BackupSettings, Checkpoint, FetchSettings, ObjectiveSettings, OnInvalid,
-    PushSettings, RepositorySettings, RestoreSettings,
+    PushSettings, RepositorySettings, RestoreSettings, VerifySettings,
 };
+
+pub use values::share;
 
 use precedence::{Merged, Written};
 
@@ -77,6 +79,7 @@ pub struct Settings {
     pub fetch: FetchSettings,
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
+    pub verify: VerifySettings,
     pub objectives: ObjectiveSettings,
     pub output: Output,
     /// The file that was read, absolute; `None` where there is none.
@@ -155,6 +158,7 @@ impl Settings {
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
+            verify: VerifySettings::interpret(merged)?,
             objectives: ObjectiveSettings::interpret(merged)?,
             output,
             config_file,
