@@ -10,7 +10,7 @@ use crate::commands::restore::chain::Chain;
 use crate::commands::restore::destination::{absolute, refuse_dangerous, refused};
 use crate::commands::restore::occupied::first_entry;
 use crate::commands::restore::pieces::{Piece, Sources};
-use crate::commands::restore::place::{self, Work};
+use crate::commands::restore::place::{self, Fetch, Work};
 use crate::commands::restore::placement::Placement;
 use crate::commands::restore::settle;
 use crate::commands::restore::targets::Targets;
@@ -79,8 +79,8 @@ pub fn into_directory(
     let empty: Vec<usize> =
         empty.into_iter().filter(|file| targets.has_nothing_to_come(*file)).collect();
     settle::in_parallel(&empty, request.jobs, |file| targets.finish_empty(*file))?;
-    let work = Work::of_all(&chain, &placement);
-    work.carry_out(&home, &targets, request.jobs, &|_| ())?;
+    let fetch = Fetch::new(&home, &targets, &|_| (), None);
+    Work::of_all(&chain, &placement).carry_out(&fetch, request.jobs)?;
     place::expect_whole(&targets)?;
     settle::settle(&placement, &file_systems, None, request.jobs)?;
     let size = placement.files.iter().map(|file| file.size).sum();

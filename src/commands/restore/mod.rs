@@ -14,6 +14,7 @@ pub mod in_place;
 pub mod plan;
 pub mod carry_out;
 pub mod compare;
+mod renew;
 pub mod targets;
 pub mod place;
 pub mod settle;

@@ -13,6 +13,7 @@ use crate::commands::restore::placement::Placement;
 use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
+use crate::repository::manifest::Pack;
 use crate::repository::{Home, Manifest, PackReader, PackSink};
 
 /// A piece, and which file it is of.
@@ -25,42 +26,30 @@ pub struct Wanted {
 /// What is to be fetched, pack by pack.
 pub struct Work<'a> {
     chain: &'a [Manifest],
-    /// For each backup, in the order of its stream.
-    wanted: Vec<Vec<Wanted>>,
     tasks: Vec<Task>,
-    bandwidth: Bandwidth,
 }
 
-/// One pack of one backup, and which of its backup's pieces lie in it.
-struct Task {
+/// One pack of one backup, and what is wanted of it, in the order of the stream.
+pub struct Task {
     source: usize,
     number: u32,
-    pieces: Range<usize>,
+    wanted: Vec<Wanted>,
+}
+
+impl Task {
+    /// The pieces come in any order, and may reach beyond the pack.
+    pub fn new(source: usize, number: u32, mut wanted: Vec<Wanted>) -> Task {
+        wanted.sort_unstable_by_key(|one| one.piece.offset);
+        Task { source, number, wanted }
+    }
 }
 
 impl<'a> Work<'a> {
     pub fn new(chain: &'a [Manifest], all: impl IntoIterator<Item = Wanted>) -> Work<'a> {
-        let mut wanted: Vec<Vec<Wanted>> = chain.iter().map(|_| Vec::new()).collect();
-        for one in all {
-            wanted[one.piece.source as usize].push(one);
-        }
-        let mut tasks = Vec::new();
-        for (source, (pieces, manifest)) in wanted.iter_mut().zip(chain).enumerate() {
-            pieces.sort_unstable_by_key(|one| one.piece.offset);
-            for number in 0..manifest.packs.len() as u32 {
-                let pieces = lying_in(pieces, &pack_range(manifest, number));
-                if !pieces.is_empty() {
-                    tasks.push(Task { source, number, pieces });
-                }
-            }
-        }
-        Work { chain, wanted, tasks, bandwidth: Bandwidth::new(None) }
-    }
-
-    /// So many bytes are fetched in a second, in steps of a pack a job.
-    #[must_use]
-    pub fn at_most(self, bytes_per_second: Option<u64>) -> Self {
-        Work { bandwidth: Bandwidth::new(bytes_per_second), ..self }
+        let mut packs = Packs::new(chain);
+        all.into_iter().for_each(|one| packs.add(one));
+        let tasks = (0..packs.count()).filter_map(|pack| packs.take(pack)).collect();
+        Work { chain, tasks }
     }
 
     /// Every piece of every file.
@@ -72,31 +61,17 @@ impl<'a> Work<'a> {
         Work::new(chain, files.flat_map(of_file))
     }
 
-    /// Fetches and writes all of it; returns how many stored bytes were fetched.
-    ///
-    /// `progress` is told the raw bytes placed, from any thread. Memory: one stored pack a job.
-    pub fn carry_out(
-        &self,
-        home: &Home,
-        targets: &Targets<'_>,
-        jobs: usize,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64> {
+    /// Fetches and writes all of it. Memory: one stored pack a job.
+    pub fn carry_out(&self, fetch: &Fetch<'_>, jobs: usize) -> Result<()> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let fetched = AtomicU64::new(0);
+        let is_over = || stop.load(Ordering::Relaxed);
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         let work = || -> Result<()> {
-            let mut reader = PackReader::new(home)?;
-            while !stop.load(Ordering::Relaxed) {
+            let mut reader = fetch.reader()?;
+            while !is_over() {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = self.tasks.get(task) else { break };
-                let (expected, is_over) = (self.expected(task), || stop.load(Ordering::Relaxed));
-                if !self.bandwidth.take(expected, &is_over) {
-                    break;
-                }
-                let bytes = self.fetch(task, &mut reader, targets, progress)?;
-                fetched.fetch_add(bytes, Ordering::Relaxed);
-                self.bandwidth.take(bytes.saturating_sub(expected), &is_over);
+                fetch.place(self.chain, task, &mut reader, &is_over)?;
             }
             Ok(())
         };
@@ -112,37 +87,129 @@ impl<'a> Work<'a> {
                 scope.spawn(run);
             }
         });
-        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(fetched.into_inner()),
+        let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Which pieces are wanted of each pack of a chain.
+pub struct Packs<'a> {
+    chain: &'a [Manifest],
+    /// All packs of the newest backup, then all of its parent, and so on.
+    wanted: Vec<Vec<Wanted>>,
+    /// Where those of each backup begin.
+    firsts: Vec<usize>,
+}
+
+impl<'a> Packs<'a> {
+    pub fn new(chain: &'a [Manifest]) -> Packs<'a> {
+        let mut firsts = Vec::with_capacity(chain.len());
+        let mut count = 0;
+        for manifest in chain {
+            firsts.push(count);
+            count += manifest.packs.len();
+        }
+        Packs { chain, wanted: vec![Vec::new(); count], firsts }
+    }
+
+    pub fn count(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// The packs that a piece has a part in.
+    pub fn of(&self, piece: &Piece) -> Range<usize> {
+        let source = piece.source as usize;
+        let (manifest, first) = (&self.chain[source], self.firsts[source]);
+        // The last one may be shorter than the others; what lies in none is of none.
+        let count = manifest.packs.len() as u64;
+        let number = |at: u64| at.checked_div(manifest.pack_bytes).unwrap_or(count).min(count);
+        let last = piece.offset.saturating_add(piece.length.saturating_sub(1));
+        let range = number(piece.offset)..(number(last) + 1).min(count);
+        first + range.start as usize..first + (range.end as usize).max(range.start as usize)
+    }
+
+    pub fn add(&mut self, one: Wanted) {
+        for pack in self.of(&one.piece) {
+            let (source, number) = self.name(pack);
+            if one.piece.within_stream(&pack_range(&self.chain[source], number)).is_some() {
+                self.wanted[pack].push(one);
+            }
         }
     }
 
-    /// About how many stored bytes a task will fetch.
-    fn expected(&self, task: &Task) -> u64 {
-        let manifest = &self.chain[task.source];
-        let pack = &manifest.packs[task.number as usize];
-        let range = pack_range(manifest, task.number);
-        let wanted = ranges(&self.wanted[task.source][task.pieces.clone()], &range);
-        let raw: u64 = wanted.iter().map(|range| range.end - range.start).sum();
-        (pack.stored as f64 * raw as f64 / pack.size.max(1) as f64) as u64
+    /// What was added for one of them; `None` where that is nothing.
+    pub fn take(&mut self, pack: usize) -> Option<Task> {
+        let wanted = std::mem::take(&mut self.wanted[pack]);
+        let (source, number) = self.name(pack);
+        (!wanted.is_empty()).then(|| Task::new(source, number, wanted))
     }
 
-    fn fetch(
+    /// Of which backup it is, and its number there.
+    fn name(&self, pack: usize) -> (usize, u32) {
+        let source = self.firsts.partition_point(|first| *first <= pack) - 1;
+        (source, (pack - self.firsts[source]) as u32)
+    }
+}
+
+/// Where packs come from and where their pieces go.
+pub struct Fetch<'a> {
+    home: &'a Home,
+    pub targets: &'a Targets<'a>,
+    /// Is told the raw bytes placed, from any thread.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    bandwidth: Bandwidth,
+    fetched: AtomicU64,
+}
+
+impl<'a> Fetch<'a> {
+    /// So many bytes are fetched in a second, in steps of a pack a job.
+    pub fn new(
+        home: &'a Home,
+        targets: &'a Targets<'a>,
+        progress: &'a (dyn Fn(u64) + Sync),
+        max_rate: Option<u64>,
+    ) -> Fetch<'a> {
+        let (bandwidth, fetched) = (Bandwidth::new(max_rate), AtomicU64::new(0));
+        Fetch { home, targets, progress, bandwidth, fetched }
+    }
+
+    /// One for each thread.
+    pub fn reader(&self) -> Result<PackReader<'a>> {
+        PackReader::new(self.home)
+    }
+
+    /// How many stored bytes were fetched.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Fetches and writes what is wanted of a pack, unless it is over before.
+    pub fn place(
         &self,
+        chain: &[Manifest],
         task: &Task,
         reader: &mut PackReader<'_>,
-        targets: &Targets<'_>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64> {
-        let manifest = &self.chain[task.source];
-        let pack = pack_range(manifest, task.number);
-        let wanted = &self.wanted[task.source][task.pieces.clone()];
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let Task { source, number, wanted } = task;
+        let manifest = &chain[*source];
+        let pack = pack_range(manifest, *number);
         let ranges = ranges(wanted, &pack);
+        // About how many stored bytes it will be.
+        let raw: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let Pack { size, stored } = manifest.packs[*number as usize];
+        let expected = (stored as f64 * raw as f64 / size.max(1) as f64) as u64;
+        if !self.bandwidth.take(expected, is_over) {
+            return Ok(());
+        }
+        let Fetch { targets, progress, .. } = *self;
         let mut spread =
             Spread { manifest, begin: pack.start, wanted, targets, progress, current: None };
-        let fetched = reader.read(manifest, task.number, &ranges, &mut spread);
-        fetched.context(|| format!("place pack {} of backup {}", task.number, manifest.id))
+        let bytes = reader.read(manifest, *number, &ranges, &mut spread);
+        let bytes = bytes.context(|| format!("place pack {number} of backup {}", manifest.id))?;
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        self.bandwidth.take(bytes.saturating_sub(expected), is_over);
+        Ok(())
     }
 }
 
