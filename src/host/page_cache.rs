@@ -29,8 +29,8 @@ pub fn read_nothing_ahead(file: &File) {
     }
 }
 
-/// The disk may begin to read this, all of it at once, so that several readers keep it busy whatever
-/// the kernel reads ahead by itself.
+/// The disk may begin to read this, all of it at once: so few readers keep it busy, whatever the
+/// kernel reads ahead by itself.
 pub fn bring_soon(file: &File, offset: u64, length: u64) {
     let Some(length) = NonZeroU64::new(length) else { return };
     if let Err(error) = rustix::fs::fadvise(file, offset, Some(length), Advice::WillNeed) {

@@ -178,3 +178,24 @@ fn clear_between(file: &File, placed: &Placed, pieces: &[Piece], range: &Range<u
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK_BYTES, CHUNKS_AT_ONCE, Part};
+
+    #[test]
+    fn the_parts_of_a_file_are_all_of_it() {
+        let at_once = (CHUNK_BYTES * CHUNKS_AT_ONCE) as u64;
+        for size in [0, 1, CHUNK_BYTES as u64, at_once - 1, at_once, at_once + 1, 5 * at_once] {
+            let parts: Vec<Part> = Part::of(3, size, 7).collect();
+            assert_eq!(parts.len() as u64, size.div_ceil(at_once).max(1), "{size}");
+            let mut end = 0;
+            for part in &parts {
+                let bytes = part.bytes(size);
+                assert_eq!((part.file, bytes.start), (3, end));
+                end = bytes.end;
+            }
+            assert_eq!(end, size);
+        }
+    }
+}

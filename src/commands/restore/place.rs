@@ -1,5 +1,6 @@
 //! Packs to files: fetched and written in parallel, each byte at its place.
 
+use std::collections::VecDeque;
 use std::fs::DirBuilder;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -42,6 +43,21 @@ impl Task {
         wanted.sort_unstable_by_key(|one| one.piece.offset);
         Task { source, number, wanted }
     }
+
+    fn ranges(&self, chain: &[Manifest]) -> Vec<Range<u64>> {
+        ranges(&self.wanted, &pack_range(&chain[self.source], self.number))
+    }
+
+    /// Bytes that are wanted.
+    fn raw(&self, chain: &[Manifest]) -> u64 {
+        self.ranges(chain).iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// About how many bytes as stored they are.
+    fn stored(&self, chain: &[Manifest]) -> u64 {
+        let Pack { size, stored } = chain[self.source].packs[self.number as usize];
+        (stored as f64 * self.raw(chain) as f64 / size.max(1) as f64) as u64
+    }
 }
 
 impl<'a> Work<'a> {
@@ -49,7 +65,7 @@ impl<'a> Work<'a> {
         let mut packs = Packs::new(chain);
         all.into_iter().for_each(|one| packs.add(one));
         let tasks = (0..packs.count()).filter_map(|pack| packs.take(pack)).collect();
-        Work { chain, tasks }
+        Work { chain, tasks: mixed(chain, tasks) }
     }
 
     /// Every piece of every file.
@@ -89,6 +105,29 @@ impl<'a> Work<'a> {
         });
         let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Packs that compress well and others in turn, so that at any time about the same share of the
+/// stored bytes is there as of the raw ones: whatever the restore waits for, the network or the
+/// disk, the time that is left can be told from what was done.
+fn mixed(chain: &[Manifest], tasks: Vec<Task>) -> Vec<Task> {
+    let mut weighed: Vec<(u64, u64, Task)> =
+        tasks.into_iter().map(|task| (task.raw(chain), task.stored(chain), task)).collect();
+    let share = |stored: u64, raw: u64| stored as f64 / raw.max(1) as f64;
+    weighed.sort_by(|one, other| share(one.1, one.0).total_cmp(&share(other.1, other.0)));
+    let (raw, stored) =
+        weighed.iter().fold((0, 0), |(raw, stored), one| (raw + one.0, stored + one.1));
+    let mean = share(stored, raw);
+    let mut left: VecDeque<(u64, u64, Task)> = weighed.into();
+    let mut mixed = Vec::with_capacity(left.len());
+    let (mut raw, mut stored) = (0, 0);
+    loop {
+        let is_behind = (stored as f64) < raw as f64 * mean;
+        let next = if is_behind { left.pop_back() } else { left.pop_front() };
+        let Some((task_raw, task_stored, task)) = next else { return mixed };
+        (raw, stored) = (raw + task_raw, stored + task_stored);
+        mixed.push(task);
     }
 }
 
@@ -193,18 +232,13 @@ impl<'a> Fetch<'a> {
     ) -> Result<()> {
         let Task { source, number, wanted } = task;
         let manifest = &chain[*source];
-        let pack = pack_range(manifest, *number);
-        let ranges = ranges(wanted, &pack);
-        // About how many stored bytes it will be.
-        let raw: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let Pack { size, stored } = manifest.packs[*number as usize];
-        let expected = (stored as f64 * raw as f64 / size.max(1) as f64) as u64;
+        let (ranges, expected) = (task.ranges(chain), task.stored(chain));
         if !self.bandwidth.take(expected, is_over) {
             return Ok(());
         }
         let Fetch { targets, progress, .. } = *self;
-        let mut spread =
-            Spread { manifest, begin: pack.start, wanted, targets, progress, current: None };
+        let begin = pack_range(manifest, *number).start;
+        let mut spread = Spread { manifest, begin, wanted, targets, progress, current: None };
         let bytes = reader.read(manifest, *number, &ranges, &mut spread);
         let bytes = bytes.context(|| format!("place pack {number} of backup {}", manifest.id))?;
         self.fetched.fetch_add(bytes, Ordering::Relaxed);
@@ -314,4 +348,72 @@ pub fn expect_whole(targets: &Targets<'_>) -> Result<()> {
     let message = format!("not all of {} is in the packs", file.path.display());
     Err(Error::new(ErrorKind::Corrupt, message)
         .hint("Choose another backup with --backup; this one is damaged."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Packs, Wanted, Work};
+    use crate::commands::restore::pieces::Piece;
+    use crate::postgres::SystemIdentifier;
+    use crate::repository::Manifest;
+    use crate::repository::manifest::Pack;
+    use crate::repository::manifest::samples::manifest;
+
+    const PACK_BYTES: u64 = 1000;
+
+    /// Two backups, of so many packs each; the last one is half as long.
+    fn chain(stored: [&[u64]; 2]) -> Vec<Manifest> {
+        let backup = |stored: &[u64]| {
+            let mut manifest = manifest(SystemIdentifier(7), 1);
+            manifest.pack_bytes = PACK_BYTES;
+            manifest.packs =
+                stored.iter().map(|stored| Pack { size: PACK_BYTES, stored: *stored }).collect();
+            manifest.packs.last_mut().unwrap().size = PACK_BYTES / 2;
+            manifest
+        };
+        stored.map(backup).into()
+    }
+
+    fn piece(source: u32, offset: u64, length: u64) -> Piece {
+        Piece { source, entry: 0, offset, length, at: 0 }
+    }
+
+    #[test]
+    fn a_piece_is_of_all_packs_that_it_lies_in() {
+        let chain = chain([&[100, 100, 100], &[100, 100]]);
+        let mut packs = Packs::new(&chain);
+        assert_eq!(packs.of(&piece(0, 999, 1)), 0..1);
+        assert_eq!(packs.of(&piece(0, 999, 2)), 0..2);
+        assert_eq!(packs.of(&piece(0, 500, 2000)), 0..3);
+        assert_eq!(packs.of(&piece(1, 0, 1000)), 3..4);
+        assert_eq!(packs.of(&piece(1, 1000, 1000)), 4..5);
+        // What a manifest that lies says is in no pack.
+        assert!(packs.of(&piece(0, 3000, 1)).is_empty());
+        assert!(packs.of(&piece(0, u64::MAX, u64::MAX)).is_empty());
+        packs.add(Wanted { file: 0, piece: piece(1, 1500, 10) });
+        assert!((0..5).all(|pack| packs.take(pack).is_none()));
+        packs.add(Wanted { file: 0, piece: piece(1, 1490, 20) });
+        packs.add(Wanted { file: 1, piece: piece(1, 990, 20) });
+        let task = packs.take(4).unwrap();
+        assert_eq!((task.source, task.number), (1, 1));
+        assert_eq!(task.ranges(&chain), [0..10, 490..500]);
+        assert!(packs.take(3).is_some() && packs.take(3).is_none());
+    }
+
+    #[test]
+    fn what_compresses_well_and_what_does_not_take_turns() {
+        let stored: Vec<u64> = (0..50).map(|pack| if pack < 40 { 50 } else { 400 }).collect();
+        let chain = chain([&stored, &[100]]);
+        let all = Wanted { file: 0, piece: piece(0, 0, 49 * PACK_BYTES + 500) };
+        let work = Work::new(&chain, [all]);
+        let mut numbers: Vec<u32> = work.tasks.iter().map(|task| task.number).collect();
+        let total: u64 = stored.iter().sum();
+        for done in 1..50 {
+            let fetched: u64 = numbers[..done].iter().map(|pack| stored[*pack as usize]).sum();
+            let (raw, fetched) = (done as f64 / 50.0, fetched as f64 / total as f64);
+            assert!((raw - fetched).abs() < 0.1, "{raw} of all is {fetched} of what is stored");
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..50).collect::<Vec<u32>>());
+    }
 }

@@ -1,5 +1,5 @@
-//! Restoring in place: what lies there is compared, and what differs is fetched, side by side. A pack
-//! is fetched as soon as all of what lies in its files' place was compared.
+//! Restoring in place: what lies there is compared, and what differs is fetched, side by side: a
+//! pack as soon as all was compared that lies where its content goes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
