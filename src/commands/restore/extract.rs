@@ -9,6 +9,7 @@ use crate::commands::restore::carry_out::{file_systems, make_ready};
 use crate::commands::restore::chain::Chain;
 use crate::commands::restore::destination::{absolute, refuse_dangerous, refused};
 use crate::commands::restore::occupied::first_entry;
+use crate::commands::restore::packs;
 use crate::commands::restore::pieces::{Piece, Sources};
 use crate::commands::restore::place::{self, Fetch, Work};
 use crate::commands::restore::placement::Placement;
@@ -164,7 +165,7 @@ fn window(
     for of_source in here.chunk_by(|one, other| one.source == other.source) {
         let manifest = &chain[of_source[0].source as usize];
         for number in 0..manifest.packs.len() as u32 {
-            let pack = place::pack_range(manifest, number);
+            let pack = packs::pack_range(manifest, number);
             let parts: Vec<Piece> =
                 of_source.iter().filter_map(|piece| piece.within_stream(&pack)).collect();
             if parts.is_empty() {

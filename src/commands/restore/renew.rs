@@ -8,8 +8,9 @@ use std::thread;
 
 use crate::commands::restore::compare::{self, Comparer, Part};
 use crate::commands::restore::in_place::InPlace;
+use crate::commands::restore::packs::{Packs, Task, Wanted};
 use crate::commands::restore::pieces::Piece;
-use crate::commands::restore::place::{Fetch, Packs, Task, Wanted};
+use crate::commands::restore::place::Fetch;
 use crate::commands::restore::placement::Placement;
 use crate::commands::restore::settle::in_parallel;
 use crate::commands::restore::targets::Targets;
