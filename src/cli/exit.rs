@@ -63,7 +63,7 @@ pub const BACKUP_STATUS: &str = "\
 Exit status:
    0  the backup is complete, and so is the WAL it needs
    2  usage or configuration
-   4  refused, nothing changed
+   4  refused, nothing changed: among others, there is no such --parent
    5  the backup is complete, but pages are damaged on the server itself: see the warnings
    6  PostgreSQL or this machine did not let us
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
