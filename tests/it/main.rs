@@ -92,6 +92,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `verify`: what it finds, and that it finds nothing where nothing is wrong.
+mod verify;
+
 /// `restore` into what is there already, in several attempts, and in part.
 mod restore_delta;
 
