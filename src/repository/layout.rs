@@ -56,6 +56,11 @@ impl Home {
         self.key(&format!("index/{timeline}/{timeline}{log:08X}.json.zst"))
     }
 
+    /// The folder of what is known of segments, gathered.
+    pub fn indexes_key(&self) -> Key {
+        self.key("index")
+    }
+
     pub fn histories_key(&self) -> Key {
         self.key("history")
     }
@@ -127,6 +132,12 @@ pub fn pack_name(number: u32) -> String {
 pub fn pack_of(key: &Key) -> Option<u32> {
     let (_, file) = key.as_str().rsplit_once('/')?;
     file.strip_prefix("data-")?.strip_suffix(".tar.zst")?.parse().ok()
+}
+
+/// The backup that an object in its folder, `backup/<id>/<file>`, belongs to.
+pub fn part_of(key: &Key) -> Option<BackupId> {
+    let (folder, _) = key.as_str().rsplit_once('/')?;
+    folder.rsplit_once('/')?.1.parse().ok()
 }
 
 /// The backup whose hold is `<id>.json`.

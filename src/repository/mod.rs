@@ -15,6 +15,7 @@ pub mod index;
 pub mod audit;
 pub mod verification;
 pub mod drill_record;
+pub mod contents;
 pub mod parallel;
 mod object;
 
