@@ -80,6 +80,16 @@ Exit status:
    30  what was read does not match its checksum
    70  bug in walden";
 
+pub const REPORT_STATUS: &str = "\
+Exit status:
+   0  written, whatever it says
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   6  the page could not be written
+  20  store unreachable or not the right place   21  not allowed   22  throttled
+  30  what was read does not match its checksum
+  70  bug in walden";
+
 pub const FIND_STATUS: &str = "\
 Exit status:
    0  searched, with hits or without; what could not be searched is in the notes

@@ -7,6 +7,7 @@ pub mod find;
 pub mod list;
 pub mod restore;
 pub mod verify;
+pub mod report;
 pub mod demo;
 pub mod table;
 pub mod progress;
@@ -57,6 +58,8 @@ enum Command {
     Restore(restore::Restore),
     #[command(after_help = exit::VERIFY_STATUS)]
     Verify(verify::Verify),
+    #[command(after_help = exit::REPORT_STATUS)]
+    Report(report::Report),
     #[command(after_help = exit::DEMO_STATUS)]
     Demo(demo::Demo),
 }
@@ -106,6 +109,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
         Command::Verify(verify) => verify.run(app),
+        Command::Report(report) => report.run(app),
         Command::Demo(demo) => demo.run(app),
     }
 }

@@ -78,7 +78,7 @@ struct Looked {
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
     let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
     let pgdata = data_directory::find(None, app.settings.pgdata.as_deref());
-    let home = window::home(&repository, request.system_identifier, pgdata.as_deref())?;
+    let home = window::find_home(&repository, request.system_identifier, pgdata.as_deref())?;
     let deed = Deed::begin(Verb::Verify);
     let looked = look(&home, request, pgdata.as_deref(), progress)?;
     let mut report = conclude::report(&looked, request, deed.began());
