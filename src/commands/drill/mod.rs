@@ -1,1 +1,6 @@
-//! `drill`: a rehearsed recovery: into a private place, asked questions, measured, written down, cleaned up.
+//! `drill`: a rehearsed recovery: into a private place, asked questions, measured, written down,
+//! cleaned up.
+
+pub mod recovered;
+
+pub use recovered::Recovered;
