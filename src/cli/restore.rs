@@ -224,6 +224,7 @@ impl Restore {
             system_identifier: self.system_identifier,
             configuration: self.configuration,
             max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.restore.max_rate),
+            deadline: None,
             delta: self.delta,
             include_databases: self.include_database,
             jobs,

@@ -140,7 +140,7 @@ fn setting(block: &mut String, name: &str, value: &str) {
 }
 
 /// As a string in `postgresql.conf`, where backslashes escape (`DeescapeQuotedString`, guc-file.l).
-fn quoted(value: &str) -> String {
+pub fn quoted(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('\'', "''");
     format!("'{}'", value.replace('\n', "\\n").replace('\r', "\\r"))
 }
