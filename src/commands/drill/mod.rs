@@ -2,5 +2,7 @@
 //! cleaned up.
 
 pub mod recovered;
+mod dump;
+pub mod checks;
 
 pub use recovered::Recovered;
