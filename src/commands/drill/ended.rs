@@ -50,9 +50,10 @@ impl Ended {
         let text = fs::read_to_string(&file)
             .map_err(|error| unknown(format!("read {}: {error}", file.display())))?;
         let history = HistoryFile::parse(new, &text)?;
-        let last = history.ancestors.last().ok_or_else(|| {
-            unknown(format!("{} names no parent", file.display()))
-        })?;
+        let last = history
+            .ancestors
+            .last()
+            .ok_or_else(|| unknown(format!("{} names no parent", file.display())))?;
         Ok(Ended {
             last_record: log.redo_done,
             end: last.end,
@@ -174,10 +175,9 @@ impl Expected<'_> {
         let what = format!("transaction {}, {}, is committed", commit.xid, commit.time);
         match status(server, commit.xid) {
             Ok(status) => check(what, status == "committed", status),
-            Err(error) => Check {
-                verdict: Verdict::Incomplete,
-                ..check(what, true, error.to_string())
-            },
+            Err(error) => {
+                Check { verdict: Verdict::Incomplete, ..check(what, true, error.to_string()) }
+            }
         }
     }
 
@@ -213,23 +213,21 @@ impl Expected<'_> {
 
 /// Whether the record at `next` is the one after `end`.
 fn is_next(end: Lsn, next: Lsn) -> bool {
-    let is_on_a_new_page = end.0 % PAGE_BYTES_MIN == 0
-        && end.0 < next.0
-        && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
+    let is_on_a_new_page =
+        end.0 % PAGE_BYTES_MIN == 0 && end.0 < next.0 && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
     end == next || is_on_a_new_page
 }
 
 /// In 64 bits, as it is asked for: the newest number that is not in the future.
 fn status(server: &Recovered, xid: u32) -> Result<String> {
-    let status = server.connect("postgres").or_else(|_| server.connect("template1"))?.value(
-        &format!(
+    let status =
+        server.connect("postgres").or_else(|_| server.connect("template1"))?.value(&format!(
             "with now as (select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())\
              ::text::numeric as next), \
              own as (select next, trunc((next - {xid}) / 4294967296) * 4294967296 + {xid} as xid \
              from now) \
              select pg_catalog.pg_xact_status(xid::text::xid8) from own"
-        ),
-    )?;
+        ))?;
     Ok(status.unwrap_or_else(|| "too old to be told".to_owned()))
 }
 

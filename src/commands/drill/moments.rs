@@ -21,9 +21,7 @@ impl Moments {
         for line in log.lines() {
             let Some((prefix, said)) = line.split_once("LOG:  ") else { continue };
             let moment = match said {
-                _ if said.starts_with("consistent recovery state reached") => {
-                    &mut found.consistent
-                }
+                _ if said.starts_with("consistent recovery state reached") => &mut found.consistent,
                 _ if said.starts_with("redo done at ") => &mut found.replayed,
                 "database system is ready to accept connections" => &mut found.ready,
                 _ => continue,

@@ -20,7 +20,9 @@ use crate::repository::Home;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     /// A commit drawn by lot; by the same seed the same one, as long as the repository is the same.
-    Random { seed: u32 },
+    Random {
+        seed: u32,
+    },
     Target(Target),
 }
 

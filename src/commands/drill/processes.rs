@@ -89,7 +89,8 @@ fn works_in(process: &Path, pgdata: &Path) -> bool {
 fn is_server_of(process: &Path, pgdata: &Path) -> bool {
     let Ok(line) = fs::read(process.join("cmdline")) else { return false };
     let mut words = line.split(|byte| *byte == 0).skip(1);
-    let is_named = words.next() == Some(b"-D") && words.next() == Some(pgdata.as_os_str().as_bytes());
+    let is_named =
+        words.next() == Some(b"-D") && words.next() == Some(pgdata.as_os_str().as_bytes());
     is_named && is_program(process)
 }
 

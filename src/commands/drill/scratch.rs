@@ -60,8 +60,7 @@ impl Scratch {
                 .hint("Another drill began in the same second: try again.")
         })?;
         let socket_directory = socket_directory(&directory);
-        let scratch =
-            Scratch { directory, socket_directory, user, _lock: lock, is_let_go: false };
+        let scratch = Scratch { directory, socket_directory, user, _lock: lock, is_let_go: false };
         scratch.make_private(&scratch.socket_directory)?;
         scratch.make_private(&scratch.state())?;
         Ok(scratch)
@@ -155,7 +154,8 @@ pub fn remove(directory: &Path) -> Result<()> {
     processes::end_all_in(&directory.join(DATA));
     loop {
         let short = short_socket_directory(directory);
-        let removed = gone(fs::remove_dir_all(directory)).and_then(|()| gone(remove_sockets(&short)));
+        let removed =
+            gone(fs::remove_dir_all(directory)).and_then(|()| gone(remove_sockets(&short)));
         match removed {
             // What was being started when it was looked for shows up now.
             Ok(()) if processes::all_in(&directory.join(DATA)).is_empty() => return Ok(()),

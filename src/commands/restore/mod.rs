@@ -135,7 +135,9 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
     let survey = survey::survey(&home, &Memory::none())?;
     let decision = decide_on(&home, &survey, &request.wanted)?;
-    prepare_decided(repository, home, survey.notes, decision, request)
+    request.refuse_standby_at_a_fork(&decision)?;
+    let chain = load_chain(&home, &decision)?;
+    prepare_decided(repository, Decided { home, chain, decision, notes: survey.notes }, request)
 }
 
 /// What leads to the target, by what the repository holds; of this host nothing is asked.
@@ -154,20 +156,33 @@ pub fn decide_on(home: &Home, survey: &Survey, wanted: &Wanted) -> Result<Decisi
     })
 }
 
-/// Whether the backup is what it should be and this host can take it. `notes` go with the plan.
-pub fn prepare_decided(
-    repository: &Repository,
-    home: Home,
-    notes: Vec<String>,
-    decision: Decision,
-    request: Request,
-) -> Result<Prepared> {
-    request.refuse_standby_at_a_fork(&decision)?;
+/// The backup that was chosen, with all it rests on, as their manifests have them.
+pub fn load_chain(home: &Home, decision: &Decision) -> Result<Chain> {
     let manifest = home.manifest(&decision.backup.id.parse()?)?;
     survey::expect_as_summarized(&decision.backup, &manifest)?;
-    let destination = destination::examine(&request, &manifest, &repository.url())?;
-    let databases = Databases::find(&home, &manifest, &request.include_databases)?;
-    let chain = Chain::load(&home, manifest)?;
+    Chain::load(home, manifest)
+}
+
+/// What a restore knows once it is decided.
+#[derive(Debug)]
+pub struct Decided {
+    pub home: Home,
+    pub chain: Chain,
+    pub decision: Decision,
+    /// They go with the plan.
+    pub notes: Vec<String>,
+}
+
+/// Whether this host can take it.
+pub fn prepare_decided(
+    repository: &Repository,
+    decided: Decided,
+    request: Request,
+) -> Result<Prepared> {
+    let Decided { home, chain, decision, notes } = decided;
+    let manifest = chain.newest();
+    let destination = destination::examine(&request, manifest, &repository.url())?;
+    let databases = Databases::find(&home, manifest, &request.include_databases)?;
     let is_empty = |path: &str| databases.is_empty(path);
     let placement = Placement::new(&chain, &destination.directory, &destination.links, &is_empty)?;
     let mut plan = Plan::new(&request, &chain, &placement, &decision);
