@@ -4,5 +4,6 @@
 pub mod recovered;
 mod dump;
 pub mod checks;
+pub mod extract;
 
 pub use recovered::Recovered;
