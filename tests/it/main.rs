@@ -113,6 +113,12 @@ mod plan_property;
 /// The story a newcomer sees.
 mod demo;
 
+/// What a drill asks of the server it has recovered.
+mod drill_checks;
+
+/// Tables brought back as they were.
+mod extract;
+
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]
 mod stores;

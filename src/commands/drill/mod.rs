@@ -18,6 +18,7 @@ mod record;
 mod rehearsal;
 mod dump;
 pub mod checks;
+pub mod extract;
 
 use std::path::PathBuf;
 use std::time::Duration;
