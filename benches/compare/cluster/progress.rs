@@ -20,7 +20,7 @@ struct Line {
     left: Duration,
 }
 
-/// Each as slow as takes this long, so that there are lines.
+/// Each as slow as takes about this long, so that there are lines.
 const SECONDS: f64 = 120.0;
 
 /// What one call said, and how long it took.
@@ -30,18 +30,27 @@ struct Heard {
     answer: serde_json::Value,
 }
 
-/// A backup is bounded in what it reads, a restore in what it fetches: each by `SECONDS`, or by
-/// `BENCH_PROGRESS_RATE`; `none` for as fast as it goes.
+/// A backup is bounded in what it reads, a restore in what it fetches: each so that it takes
+/// `BENCH_PROGRESS_SECONDS`, where it is given; with 0 it goes as fast as it can, from a cold cache.
 pub fn run(stage: &Stage) {
+    let asked = std::env::var("BENCH_PROGRESS_SECONDS").ok();
+    let lasting: f64 = asked.and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     let title = stage.title();
     let head = ["rate", "took", "at", "done", "said to be left", "was left", "ratio"];
     let head: Vec<&str> = std::iter::once(title.as_str()).chain(head).collect();
     let mut table = Table::new(&head);
     let mut hear = |what: &str, call: Call, bytes: f64| {
-        let rate = std::env::var("BENCH_PROGRESS_RATE")
-            .unwrap_or_else(|_| format!("{}KiB", (bytes / SECONDS / 1024.0) as u64));
-        let call = if rate == "none" { call } else { call.arg("--max-rate").arg(&rate) };
-        empty_caches();
+        let rate = match lasting {
+            0.0 => "none".to_owned(),
+            lasting => format!("{}KiB", (bytes / lasting / 1024.0) as u64),
+        };
+        let call = match lasting {
+            0.0 => call,
+            _ => call.arg("--max-rate").arg(&rate),
+        };
+        if lasting == 0.0 {
+            empty_caches();
+        }
         let heard = listen(&call.arg("--json")).unwrap_or_else(|why| panic!("{what}: {why}"));
         for line in heard.lines.iter().filter(|line| line.percent >= 10) {
             let was_left = heard.took.saturating_sub(line.at);

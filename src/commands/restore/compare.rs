@@ -15,8 +15,8 @@ use crate::repository::manifest::Manifest;
 use crate::repository::sums::{self, CHUNK_BYTES, Sums, chunk_range};
 
 /// Chunks that are compared in one go, 16 MiB: little enough that a large file keeps all
-/// processors busy, and enough that a disk reads on.
-const CHUNKS_AT_ONCE: usize = 128;
+/// processors busy, and enough that a disk reads on. Tests have small files, of several parts too.
+const CHUNKS_AT_ONCE: usize = if cfg!(test) { 2 } else { 128 };
 
 /// A part of a file that lies in place.
 #[derive(Debug, Clone, PartialEq, Eq)]

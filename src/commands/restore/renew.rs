@@ -117,6 +117,7 @@ impl<'a> Renewal<'a> {
         thread::scope(|scope| {
             for _ in 0..self.jobs + READERS {
                 scope.spawn(|| {
+                    let _guard = EndsAll(&self);
                     if let Err(error) = self.work(comparer, fetch) {
                         self.stop.store(true, Ordering::Relaxed);
                         self.state().failure.get_or_insert(error);
@@ -205,6 +206,19 @@ impl<'a> Renewal<'a> {
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who panics takes the others along: they would wait for what he did not end.
+struct EndsAll<'r, 'a>(&'r Renewal<'a>);
+
+impl Drop for EndsAll<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+            let _state = self.0.state();
+            self.0.news.notify_all();
+        }
     }
 }
 
