@@ -38,7 +38,7 @@ pub fn report(looked: &Looked, request: &Request, began: Timestamp) -> Report {
         outcome,
         summary: String::new(),
         deep: request.deep,
-        sample: if request.deep { 1.0 } else { 0.0 },
+        sample: if request.deep { request.sample } else { 0.0 },
         began,
         ended: clock::now(),
         resumed: None,

@@ -102,6 +102,10 @@ impl<'a> Files<'a> {
         }
     }
 
+    pub fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// What is wrong, as sentences about files.
     pub fn finish(mut self) -> Vec<String> {
         if self.open.take().is_some() || self.next < self.order.len() {

@@ -2,11 +2,15 @@
 //! `deep` every byte is read. A damaged object never ends it, and what could not be looked at is
 //! never called sound.
 
+mod scope;
+mod sample;
+mod memory;
+mod all_backups;
 mod backups;
-mod files;
 mod packs;
-mod segments;
+mod files;
 mod wal;
+mod segments;
 mod histories;
 mod strays;
 mod in_order;
@@ -15,38 +19,52 @@ mod judge;
 mod conclude;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::catalog::loss::World;
-use crate::catalog::{BackupSummary, Inventory, TimelineTree};
+use crate::catalog::{Inventory, TimelineTree};
 use crate::commands::audit::Deed;
 use crate::commands::window::{self, Unarchived};
-use crate::commands::{App, Retries, survey};
+use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
 use crate::host::{self, data_directory};
-use crate::postgres::{SegmentName, SystemIdentifier, WalFileName};
-use crate::repository::audit::{AuditEntry, Outcome::Done, Verb};
-use crate::repository::{BackupId, Contents, Home, Kept, Object};
+use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::audit::Verb;
+use crate::repository::verification::Verification;
+use crate::repository::{BackupId, Contents, Home, Object};
 
 pub use crate::commands::progress::Progress;
 pub use problem::{Severity, Unchecked};
 pub use report::{CheckedBackup, CheckedTimeline, Finding, Outcome, Report};
 
+use all_backups::SeenBackups;
 use judge::{Court, judge};
+use memory::{Done, Memory};
 use packs::Means;
 use problem::{Cost, Notebook, Problem};
+use sample::Selection;
 use wal::SeenWal;
 
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Request {
-    /// Reads every byte, not only names, sizes and headers.
+    /// Reads content, not only names, sizes and headers.
     pub deep: bool,
+    /// How much of it, 1.0 for all.
+    pub sample: f64,
+    /// This backup only, with what it rests on and needs.
+    pub backup: Option<BackupId>,
+    /// What recovery to this timeline reads only.
+    pub timeline: Option<TimelineId>,
+    /// Of the content what was stored since.
+    pub since: Option<Timestamp>,
     /// Where several clusters archive under one name.
     pub system_identifier: Option<SystemIdentifier>,
     /// `None`: one per processor.
@@ -55,13 +73,48 @@ pub struct Request {
     pub max_rate: Option<u64>,
 }
 
-/// What was learned of the backups.
-#[derive(Default)]
-struct SeenBackups {
-    summaries: Vec<BackupSummary>,
-    checked: Vec<CheckedBackup>,
-    read: BTreeMap<BackupId, BTreeSet<u32>>,
-    read_bytes: u64,
+impl Request {
+    /// Names, sizes and headers of everything.
+    pub fn shallow() -> Request {
+        Request {
+            deep: false,
+            sample: 1.0,
+            backup: None,
+            timeline: None,
+            since: None,
+            system_identifier: None,
+            jobs: None,
+            max_rate: None,
+        }
+    }
+
+    fn is_of_all(&self) -> bool {
+        self.backup.is_none() && self.timeline.is_none()
+    }
+
+    /// What tells a run that may go on with an interrupted one: `history` changes what a sample is.
+    fn scope(&self, history: &[(Timestamp, Verification)]) -> String {
+        let Request { sample, backup, timeline, since, .. } = self;
+        let last = history.last().map(|(ended, _)| *ended);
+        format!("{sample} {backup:?} {timeline:?} {since:?} {last:?}")
+    }
+}
+
+/// What is to be done, and what was done already.
+struct Task<'a> {
+    contents: &'a Contents,
+    is_deep: bool,
+    selection: Selection,
+    past: &'a Past,
+}
+
+/// What is known of earlier runs.
+struct Past {
+    /// Oldest first.
+    history: Vec<(Timestamp, Verification)>,
+    memory: Memory,
+    /// What an interrupted run has read.
+    before: Option<Done>,
 }
 
 /// All that was looked at.
@@ -75,46 +128,70 @@ struct Looked {
     unchecked: Vec<Unchecked>,
 }
 
+/// Looks at everything that was asked for; what it finds is no error.
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
     let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
     let pgdata = data_directory::find(None, app.settings.pgdata.as_deref());
-    let home = window::find_home(&repository, request.system_identifier, pgdata.as_deref())?;
+    let home = window::find_home(&repository, request.system_identifier, pgdata.as_deref())
+        .map_err(not_looked_at)?;
     let deed = Deed::begin(Verb::Verify);
-    let looked = look(&home, request, pgdata.as_deref(), progress)?;
+    let mut book = Notebook::default();
+    let past = past(app, &home, request, &mut book)?;
+    let bandwidth = Bandwidth::new(request.max_rate);
+    let jobs = request.jobs.map_or_else(host::processors, NonZeroUsize::get);
+    let means = Means { home: &home, jobs, bandwidth: &bandwidth, progress };
+    let looked = look(&means, request, &past, pgdata.as_deref(), book)?;
     let mut report = conclude::report(&looked, request, deed.began());
+    report.resumed = past.before.map(|before| before.began);
     report.cluster = app.settings.cluster.to_string();
     report.repository = home.url();
     report.system_identifier = home.system_identifier();
     conclude::record(&home, &deed, &looked, &report);
+    past.memory.forget();
     Ok(report)
 }
 
+/// Without its history a sample would read what another one read.
+fn past(app: &App, home: &Home, request: &Request, book: &mut Notebook) -> Result<Past> {
+    if !request.deep {
+        return Ok(Past { history: Vec::new(), memory: Memory::none(), before: None });
+    }
+    let history = home.verifications(None).unwrap_or_else(|error| {
+        book.skip(home.audits_key(), error);
+        Vec::new()
+    });
+    let (memory, before) = Memory::open(app, home, request.scope(&history))?;
+    Ok(Past { history, memory, before })
+}
+
 fn look(
-    home: &Home,
+    means: &Means<'_>,
     request: &Request,
+    past: &Past,
     pgdata: Option<&Path>,
-    progress: &Progress,
+    mut book: Notebook,
 ) -> Result<Looked> {
-    let bandwidth = Bandwidth::new(request.max_rate);
-    let jobs = request.jobs.map_or_else(host::processors, NonZeroUsize::get);
-    let means = Means { home, jobs, bandwidth: &bandwidth, progress };
-    let mut book = Notebook::default();
+    let Means { home, progress, .. } = means;
     progress.enter("listing the repository");
-    let contents = home.contents().map_err(not_listed)?;
+    let mut contents = home.contents().map_err(not_looked_at)?;
+    scope::narrow(home, request, &mut contents).map_err(not_looked_at)?;
+    let selection = selection(request, &contents, &past.history);
+    let task = Task { contents: &contents, is_deep: request.deep, selection, past };
     if request.deep {
-        progress.expect(deep_bytes(&contents));
+        progress.expect(task.selection.bytes);
     }
     place(home, &mut book);
     let histories = histories::read(home, &contents.objects, &mut book);
-    let backups = look_at_backups(&means, request, &contents, &mut book);
+    let backups = all_backups::look(means, &task, &mut book);
     let listed = wal::listed(&contents.objects);
     progress.enter(format!("looking at {} WAL segments", listed.len()));
     let tree = TimelineTree::new(histories.all().cloned());
-    let is_deep = |_: SegmentName| request.deep;
-    let mut wal = wal::look_at_all(&means, &tree, &listed, &is_deep, &mut book, |_, _| {});
-    progress.enter("looking at what else is there");
-    let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-    strays::look(home, &contents, &ids, &mut book);
+    let mut wal = wal::look_at_all(means, &task, &tree, &listed, &mut book);
+    if request.is_of_all() {
+        progress.enter("looking at what else is there");
+        let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
+        strays::look(home, &contents, &ids, &mut book);
+    }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
     let tree = TimelineTree::new(histories.judge(home, &needed, &wal.switches, &mut book));
@@ -131,16 +208,25 @@ fn look(
     Ok(Looked { contents, backups, wal, timelines, unarchived, findings, unchecked })
 }
 
-/// Without the list nothing can be said.
-fn not_listed(error: Error) -> Error {
-    error.with_kind(ErrorKind::CouldNotCheck).hint("Nothing was looked at.")
+fn selection(
+    request: &Request,
+    contents: &Contents,
+    history: &[(Timestamp, Verification)],
+) -> Selection {
+    if !request.deep {
+        return Selection::default();
+    }
+    let is_asked_for = |object: &&Object| request.since.is_none_or(|since| object.stored >= since);
+    sample::select(contents.objects.iter().filter(is_asked_for), history, request.sample)
 }
 
-fn deep_bytes(contents: &Contents) -> u64 {
-    let is_read = |object: &&Object| {
-        matches!(object.kept, Kept::Pack(..) | Kept::Wal(WalFileName::Segment(_)))
-    };
-    contents.objects.iter().filter(is_read).map(|object| object.size).sum()
+/// A store that cannot be listed is no damage: nothing was looked at. What was asked wrongly stays
+/// that.
+fn not_looked_at(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Refused | ErrorKind::Usage | ErrorKind::Bug => error,
+        _ => error.with_kind(ErrorKind::CouldNotCheck).context("look at the repository"),
+    }
 }
 
 /// `cluster.json`: without it no absence is believed.
@@ -157,73 +243,6 @@ fn place(home: &Home, book: &mut Notebook) {
         "Bring it back from a copy of the repository; or remove it if it is there, and the next \
          push writes it anew.",
     ));
-}
-
-fn look_at_backups(
-    means: &Means<'_>,
-    request: &Request,
-    contents: &Contents,
-    book: &mut Notebook,
-) -> SeenBackups {
-    let home = means.home;
-    let mut seen = SeenBackups::default();
-    let published = published(home, book);
-    for (id, folder) in backups::folders(&contents.objects) {
-        if !folder.has_manifest {
-            backups::without_manifest(home, &id, &folder, published.contains(&id), book);
-            continue;
-        }
-        means.progress.enter(format!("looking at backup {id}"));
-        let problems = book.problems.len();
-        let unchecked = book.unchecked.len();
-        let deep: BTreeSet<u32> = match request.deep {
-            true => folder.packs.keys().copied().collect(),
-            false => BTreeSet::new(),
-        };
-        let looked = backups::look(home, &id, &folder, &deep, book);
-        let mut checked = CheckedBackup {
-            id: id.clone(),
-            packs: folder.packs.len() as u64,
-            packs_read: 0,
-            whole: false,
-            sound: false,
-            stored_bytes: folder.packs.values().map(|pack| pack.size).sum(),
-        };
-        if let Some(manifest) = &looked.manifest {
-            // What is missing is told of, and what is too much is nobody's.
-            let deep = deep.iter().copied().filter(|it| (*it as usize) < manifest.packs.len());
-            let deep: BTreeSet<u32> = deep.collect();
-            let read =
-                packs::read(means, manifest, looked.sums.as_ref(), &deep, book, |_, _, _| {});
-            checked.packs = manifest.packs.len() as u64;
-            checked.packs_read = read.sound.len() as u64;
-            checked.whole = request.deep && checked.packs_read == checked.packs;
-            seen.read_bytes += read.bytes;
-            seen.read.insert(id.clone(), read.sound);
-        }
-        let costs_it = |problem: &Problem| problem.cost == Cost::Backup(id.clone());
-        checked.sound = looked.manifest.is_some()
-            && !book.problems[problems..].iter().any(costs_it)
-            && book.unchecked.len() == unchecked;
-        seen.checked.push(checked);
-        seen.summaries.extend(looked.facts.map(survey::summary));
-    }
-    seen.summaries.sort_by_key(|backup| (backup.began, backup.id.clone()));
-    seen
-}
-
-/// The backups that were complete once, as the audit trail says.
-fn published(home: &Home, book: &mut Notebook) -> BTreeSet<BackupId> {
-    let entries = match home.audit(Some(Verb::Backup), None) {
-        Ok(entries) => entries,
-        Err(error) => {
-            book.skip(home.audits_key(), error);
-            return BTreeSet::new();
-        }
-    };
-    let done = entries.into_iter().flatten().filter(|entry| entry.outcome == Done);
-    let id = |entry: AuditEntry| entry.details.get("id")?.as_str()?.parse().ok();
-    done.filter_map(id).collect()
 }
 
 /// Where a WAL file may be brought back from.

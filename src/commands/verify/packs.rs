@@ -24,6 +24,13 @@ pub struct Means<'a> {
     pub progress: &'a Progress,
 }
 
+/// What of a backup is read.
+pub struct Part<'a> {
+    pub manifest: &'a Manifest,
+    pub sums: Option<&'a Sums>,
+    pub wanted: &'a BTreeSet<u32>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReadPacks {
     /// Those that are what they should be.
@@ -33,15 +40,14 @@ pub struct ReadPacks {
 }
 
 /// Reads these packs; what is wrong with any goes into the notebook. `told` hears of each pack that
-/// is done with, in order.
+/// is done with, in order, and whether any file was wrong so far.
 pub fn read(
     means: &Means<'_>,
-    manifest: &Manifest,
-    sums: Option<&Sums>,
-    wanted: &BTreeSet<u32>,
+    part: &Part<'_>,
     book: &mut Notebook,
-    mut told: impl FnMut(&Notebook, &ReadPacks, u32),
+    told: impl Fn(&Notebook, bool, u32),
 ) -> ReadPacks {
+    let Part { manifest, sums, wanted } = *part;
     let mut done = ReadPacks::default();
     if wanted.is_empty() {
         return done;
@@ -67,13 +73,23 @@ pub fn read(
                 files.take(number, None);
             }
         }
-        told(book, &done, number);
+        told(book, files.has_faults(), number);
     });
     let key = means.home.backup_key(&manifest.id);
     for fault in files.finish() {
         book.damage(&key, fault, cost());
     }
     done
+}
+
+/// The pack from which on the file that lies across the beginning of pack `next` can be checked.
+pub fn beginning_of_file(manifest: &Manifest, next: u32) -> u32 {
+    let begin = u64::from(next) * manifest.pack_bytes;
+    let lies_across = |file: &&crate::repository::manifest::FileEntry| {
+        file.kind == FileKind::File && file.offset < begin && begin < file.offset + file.size
+    };
+    let file = manifest.files.iter().find(lies_across);
+    file.map_or(next, |file| (file.offset / manifest.pack_bytes.max(1)) as u32)
 }
 
 fn fetch(means: &Means<'_>, manifest: &Manifest, number: u32) -> Result<(Vec<u8>, u64)> {

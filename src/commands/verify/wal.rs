@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::inventory::Segment;
 use crate::catalog::{TimelineTree, WalPart};
+use crate::commands::verify::Task;
 use crate::commands::verify::in_order::{Pace, in_order};
 use crate::commands::verify::packs::Means;
 use crate::commands::verify::problem::{Cost, Notebook, Problem};
@@ -54,16 +55,17 @@ struct Walk<'a> {
     at_forks: BTreeMap<SegmentName, Before>,
 }
 
-/// `told` hears of each segment, in the order of their names.
 pub fn look_at_all(
     means: &Means<'_>,
+    task: &Task<'_>,
     tree: &TimelineTree,
     listed: &[ListedSegment],
-    is_deep: &(dyn Fn(SegmentName) -> bool + Sync),
     book: &mut Notebook,
-    mut told: impl FnMut(&Notebook, SegmentName),
 ) -> SeenWal {
-    let any_deep = listed.iter().any(|segment| is_deep(segment.name));
+    let wanted = &task.selection.segments;
+    let done = task.past.before.as_ref().map(|before| before.of(wanted)).unwrap_or_default();
+    let is_deep = |name: &SegmentName| wanted.contains(name) && !done.contains(name);
+    let any_deep = listed.iter().any(|segment| is_deep(&segment.name));
     let jobs = if any_deep { means.jobs.min(JOBS_MAX) } else { HEADERS_AT_ONCE };
     let mut walk = Walk {
         home: means.home,
@@ -73,12 +75,23 @@ pub fn look_at_all(
         forks: BTreeMap::new(),
         at_forks: BTreeMap::new(),
     };
-    let work = |segment: &ListedSegment| look(means, segment, is_deep(segment.name));
+    let work = |segment: &ListedSegment| look(means, segment, is_deep(&segment.name));
+    let mut follows = false;
     in_order(listed, Pace { jobs, ahead: 4 * jobs }, work, |seen| {
-        let name = seen.listed.name;
+        let listed = seen.listed;
         walk.learn_size(&seen, tree);
-        walk.take(seen, book);
-        told(book, name);
+        let is_sound = walk.take(seen, book);
+        if is_sound && done.contains(&listed.name) {
+            means.progress.add(listed.size);
+            walk.seen.read.insert(listed.name);
+            walk.seen.read_bytes += listed.size;
+        }
+        let is_read = walk.seen.read.contains(&listed.name);
+        if is_read {
+            task.past.memory.segments(listed.name, follows);
+        }
+        // Of what was not asked for nothing is to be said.
+        follows = is_read || (follows && !wanted.contains(&listed.name));
     });
     walk.finish(book)
 }
@@ -108,49 +121,69 @@ impl Walk<'_> {
         }
     }
 
-    fn take(&mut self, seen: Seen, book: &mut Notebook) {
+    /// Whether nothing is wrong with it, as far as it was looked at.
+    fn take(&mut self, seen: Seen, book: &mut Notebook) -> bool {
         let Seen { listed, digest, verdict, link, lie, .. } = seen;
         let name = listed.name;
         let key = self.home.wal_key(&WalFileName::Segment(name));
-        let mut segment =
-            Segment { stored: listed.stored, size: listed.size, ..Segment::default() };
+        let (stored, size) = (listed.stored, listed.size);
+        let mut segment = Segment { stored, size, ..Segment::default() };
+        let mut is_sound = lie.is_none();
         match verdict {
-            Verdict::Sound | Verdict::UnknownVersion => {
-                if link.is_some() {
-                    self.seen.read_bytes += listed.size;
-                    self.seen.read.insert(name);
-                }
-                if matches!(verdict, Verdict::UnknownVersion) {
-                    self.seen.unknown.push(name);
-                    self.seen.read.remove(&name);
-                }
+            Verdict::Sound => {}
+            Verdict::UnknownVersion => {
+                self.seen.unknown.push(name);
+                is_sound = false;
             }
             Verdict::Damaged(what) => {
                 segment.is_damaged = true;
                 book.damage(&key, what, Cost::Wal(vec![name], Some(segment)));
+                self.keep(name, segment, None, None);
+                return false;
             }
-            Verdict::Unchecked(error) => book.skip(&key, error),
+            Verdict::Unchecked(error) => {
+                book.skip(&key, error);
+                is_sound = false;
+            }
             // Then it is missing, which is seen where it is needed.
-            Verdict::Gone => return,
+            Verdict::Gone => return false,
         }
-        if let Some(what) = lie.filter(|_| !segment.is_damaged) {
-            self.seen.read.remove(&name);
+        if let Some(what) = lie {
             book.problems.push(lying(&key, &what));
         }
-        if segment.is_damaged {
-            self.before = None;
-            self.batch.push((name, segment, None));
-            return self.distil_if_many();
-        }
         self.note_facts(name, digest.as_ref());
-        self.join(name, digest.as_ref(), link.as_ref(), &mut segment, book);
+        if let Some(what) = self.gap_before(name, digest.as_ref(), link.as_ref()) {
+            segment.is_damaged = true;
+            is_sound = false;
+            book.damage(&key, what, Cost::Wal(vec![name], Some(segment)));
+        }
+        if link.is_some() {
+            self.seen.read_bytes += size;
+            if is_sound {
+                self.seen.read.insert(name);
+            }
+        }
+        self.keep(name, segment, digest, link);
+        is_sound
+    }
+
+    /// For the inventory, and for the segment that follows.
+    fn keep(
+        &mut self,
+        name: SegmentName,
+        segment: Segment,
+        digest: Option<Digest>,
+        link: Option<Link>,
+    ) {
         self.batch.push((name, segment, digest.clone()));
         if self.forks.contains_key(&name) {
             let (digest, link) = (digest.clone(), link.clone());
             self.at_forks.insert(name, Before { name, digest, link });
         }
         self.before = Some(Before { name, digest, link });
-        self.distil_if_many();
+        if self.batch.len() >= BATCH {
+            self.distil();
+        }
     }
 
     fn note_facts(&mut self, name: SegmentName, digest: Option<&Digest>) {
@@ -163,44 +196,29 @@ impl Walk<'_> {
         }
     }
 
-    /// With the one before on its own timeline, and for the first of a branch on its parent's.
-    fn join(
-        &mut self,
+    /// Why it is not the one that follows: on its own timeline, or for the first of a branch on its
+    /// parent's.
+    fn gap_before(
+        &self,
         name: SegmentName,
         digest: Option<&Digest>,
         link: Option<&Link>,
-        segment: &mut Segment,
-        book: &mut Notebook,
-    ) {
-        let size = self.seen.segment_size;
-        if size == 0 {
-            return;
-        }
+    ) -> Option<String> {
+        let size = Some(self.seen.segment_size).filter(|size| *size > 0)?;
         let own = self.before.as_ref().filter(|before| before.name.next(size) == name);
         let forked = || {
             let (before, _) = self.forks.iter().find(|(_, firsts)| firsts.contains(&name))?;
             self.at_forks.get(before)
         };
-        let Some(before) = own.or_else(forked) else { return };
+        let before = own.or_else(forked)?;
         let what = match (&before.link, link) {
+            // Behind what is not valid nothing was read.
             (Some(before), Some(link)) if before.outcome.invalid.is_none() => {
                 before.joins(link).err()
             }
             _ => before.digest.as_ref().zip(digest).and_then(|(one, next)| one.parts_from(next)),
         };
-        if let Some(what) = what {
-            segment.is_damaged = true;
-            self.seen.read.remove(&name);
-            let key = self.home.wal_key(&WalFileName::Segment(name));
-            let what = format!("it does not go on where {} ends: {what}", before.name);
-            book.damage(key, what, Cost::Wal(vec![name], Some(*segment)));
-        }
-    }
-
-    fn distil_if_many(&mut self) {
-        if self.batch.len() >= BATCH {
-            self.distil();
-        }
+        what.map(|what| format!("it does not go on where {} ends: {what}", before.name))
     }
 
     fn distil(&mut self) {
