@@ -107,6 +107,9 @@ mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
 
+/// `verify` on repositories that somebody damaged.
+mod sabotage;
+
 /// The story a newcomer sees.
 mod demo;
 

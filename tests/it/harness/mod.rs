@@ -24,6 +24,8 @@ pub mod program;
 pub mod proxy;
 /// Copies of what PostgreSQL handed over, to compare with.
 pub mod reference;
+/// Who damages repositories.
+pub mod saboteur;
 pub mod scratch;
 pub mod session;
 pub mod site;
