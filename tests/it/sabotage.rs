@@ -5,6 +5,8 @@
 
 mod backup_ways;
 mod expected;
+mod healthy;
+mod index_ways;
 mod landscape;
 mod wal_ways;
 
@@ -25,7 +27,7 @@ const THREADS: usize = 3;
 
 #[test]
 fn every_way_to_damage_a_repository_is_found_named_and_its_price_said() {
-    let landscape = Landscape::live();
+    let landscape = landscape::shared();
     let wanted = std::env::var("WALDEN_TEST_WAY").unwrap_or_default();
     let ways: Vec<&(&str, Deed)> = wal_ways::WAYS
         .iter()
@@ -38,19 +40,6 @@ fn every_way_to_damage_a_repository_is_found_named_and_its_price_said() {
     });
     let (count, of) = (wrong.len(), ways.len());
     assert!(wrong.is_empty(), "{count} of {of} ways:\n{}", wrong.join("\n"));
-}
-
-#[test]
-fn what_a_repository_was_at_any_time_is_healthy() {
-    let landscape = Landscape::live();
-    let chapters: Vec<_> = landscape.chapters.iter().collect();
-    let wrong = in_threads(&chapters, |chapter| {
-        let copy = landscape.copy_of(chapter);
-        let complaint = expect_healthy(&copy, &[])
-            .or_else(|| expect_healthy(&copy, &["--deep"]));
-        complaint.map(|why| format!("--- {}\n{why}", chapter.name))
-    });
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What is wrong with the answer.
@@ -68,15 +57,6 @@ fn spoil_and_verify(landscape: &Landscape, deed: Deed) -> Option<String> {
         Err(error) => wrong.push(format!("no JSON: {error}")),
     }
     (!wrong.is_empty()).then(|| format!("{}\n{output}", wrong.join("\n")))
-}
-
-fn expect_healthy(copy: &Copy, words: &[&str]) -> Option<String> {
-    let output = verify(copy, words);
-    let report = serde_json::from_str::<Value>(&output.stdout).unwrap_or_default();
-    let findings = report["findings"].as_array();
-    let is_healthy = output.code() == Some(0)
-        && findings.is_some_and(|all| all.iter().all(|finding| finding["severity"] == "note"));
-    (!is_healthy).then(|| output.to_string())
 }
 
 fn verify(copy: &Copy, words: &[&str]) -> Output {

@@ -40,18 +40,25 @@ pub const WAYS: &[(&str, Deed)] = &[
 const PACK: &str = "data-00000.tar.zst";
 const MANIFEST: &str = "manifest.json.zst";
 
-/// What damage to the full backup costs: itself, and the one that rests on it.
+/// What damage to the full backup costs: itself, the one that rests on it, and all until the next.
 fn costs_both(landscape: &Landscape, objects: &[&str]) -> Expected {
     let objects: Vec<String> =
         objects.iter().map(|object| landscape.full.object(object)).collect();
     let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
-    let Landscape { full, incremental, .. } = landscape;
-    let inherited = [incremental.object(""), incremental.id.clone()];
-    damage(&objects).says(&[&full.id, &incremental.id]).also(&inherited.each_ref().map(String::as_str))
+    let Landscape { full, incremental, second, .. } = landscape;
+    let damage = damage(&objects).backups(&[&full.id, &incremental.id]);
+    damage.until(landscape, full, second).also(&[&incremental.id])
+}
+
+/// As above, where nothing is left that tells what the full backup was.
+fn costs_what_is_known(landscape: &Landscape) -> Expected {
+    let Landscape { full, incremental, second, .. } = landscape;
+    let damage = damage(&[&full.object(MANIFEST), &incremental.id]).says(&[&incremental.id]);
+    damage.until(landscape, incremental, second).also(&[&full.id, &incremental.id])
 }
 
 fn costs(backup: &Backup, object: &str) -> Expected {
-    damage(&[&backup.object(object)]).says(&[&backup.id])
+    damage(&[&backup.object(object)]).backups(&[&backup.id])
 }
 
 fn flipped_pack(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -112,27 +119,27 @@ fn forged_pack(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn flipped_sums(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object("sums.zst"));
-    damage(&[&landscape.full.object("sums.zst")])
+    damage(&[&landscape.full.object("sums.zst")]).backups(&[])
 }
 
 fn sums_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object("sums.zst"));
-    damage(&[&landscape.full.object("sums.zst")])
+    damage(&[&landscape.full.object("sums.zst")]).backups(&[])
 }
 
 fn flipped_names(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object("names.json.zst"));
-    damage(&[&landscape.full.object("names.json.zst")]).says(&["find"])
+    damage(&[&landscape.full.object("names.json.zst")]).backups(&[]).says(&["find"])
 }
 
 fn flipped_configuration(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object("configuration.tar.zst"));
-    damage(&[&landscape.full.object("configuration.tar.zst")]).says(&["configuration"])
+    damage(&[&landscape.full.object("configuration.tar.zst")]).backups(&[]).says(&["configuration"])
 }
 
 fn configuration_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object("configuration.tar.zst"));
-    damage(&[&landscape.full.object("configuration.tar.zst")]).says(&["configuration"])
+    damage(&[&landscape.full.object("configuration.tar.zst")]).backups(&[]).says(&["configuration"])
 }
 
 fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -142,12 +149,12 @@ fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn flipped_manifest_header(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_header(&landscape.full.object(MANIFEST));
-    costs_both(landscape, &[MANIFEST])
+    costs_what_is_known(landscape)
 }
 
 fn cut_manifest(landscape: &Landscape, copy: &Copy, part: f64) -> Expected {
     copy.cut(&landscape.full.object(MANIFEST), part);
-    costs_both(landscape, &[MANIFEST])
+    costs_what_is_known(landscape)
 }
 
 fn swapped_manifests(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -162,7 +169,7 @@ fn older_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
     sealed.header["summary"]["id"] = json!(second.id);
     sealed.edit_json(|manifest| manifest["id"] = json!(second.id));
     copy.write(&second.object(MANIFEST), &sealed.to_bytes());
-    damage(&[&second.object("")]).says(&[&second.id])
+    damage(&[&second.object("")]).backups(&[&second.id])
 }
 
 fn manifest_of_before(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -181,20 +188,18 @@ fn manifest_with_other_wal(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.reseal(&second.object(MANIFEST), |sealed| {
         sealed.edit_json(|manifest| manifest["start_lsn"] = manifest["end_lsn"].clone());
     });
-    damage(&[&second.object("")]).says(&[&second.id])
+    damage(&[&second.object("")]).backups(&[&second.id])
 }
 
 fn parents_manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object(MANIFEST));
-    let Landscape { full, incremental, .. } = landscape;
-    damage(&[&full.id, &incremental.id]).says(&[&incremental.id])
+    costs_what_is_known(landscape)
 }
 
 fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
     let folder = format!("backup/{}", landscape.full.id);
     std::fs::remove_dir_all(copy.path(&folder)).unwrap();
-    let Landscape { full, incremental, .. } = landscape;
-    damage(&[&full.id, &incremental.id]).says(&[&incremental.id])
+    costs_what_is_known(landscape)
 }
 
 /// It cannot be told from a backup that was broken off.

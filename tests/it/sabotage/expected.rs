@@ -2,9 +2,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use walden::postgres::SegmentName;
+use walden::postgres::{Lsn, SegmentName};
 
-use super::landscape::{Landscape, object, start};
+use super::landscape::{Backup, Landscape, object, start};
 
 /// What `verify` must say of a repository that was damaged in one way.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ struct Wanted {
     severity: &'static str,
     objects: Vec<String>,
     stretch: Option<Stretch>,
+    /// No more and no fewer than these cannot be restored because of it.
+    backups: Option<Vec<String>>,
     words: Vec<String>,
 }
 
@@ -53,33 +55,59 @@ pub fn lost(landscape: &Landscape, segment: SegmentName) -> Expected {
         needed.contains(&start(segment)) && backup.first_wal.timeline == segment.timeline
     });
     let ids: Vec<&str> = needing.map(|backup| backup.id.as_str()).collect();
-    damage(&[&name]).stretch(landscape, segment).says(&ids)
+    damage(&[&name]).stretch(landscape, segment).backups(&ids)
 }
 
 impl Expected {
     fn of(severity: &'static str, objects: &[&str]) -> Expected {
         let objects = objects.iter().map(|object| (*object).to_owned()).collect();
-        let wanted = Wanted { severity, objects, stretch: None, words: Vec::new() };
+        let (stretch, backups, words) = (None, None, Vec::new());
+        let wanted = Wanted { severity, objects, stretch, backups, words };
         Expected { wanted: vec![wanted], also: Vec::new() }
     }
 
-    /// The consequence is that what this segment and those after it hold cannot be recovered.
-    pub fn stretch(mut self, landscape: &Landscape, segment: SegmentName) -> Expected {
-        let again = landscape.next_beginning(segment);
-        let is_lost = |time: &Timestamp| again.is_none_or(|again| *time < again);
-        let after = landscape.steps.iter().filter(|step| start(step.segment) >= start(segment));
-        let lost: Vec<Timestamp> = after.map(|step| step.time).filter(is_lost).collect();
+    /// The consequence is that what this segment and those after it hold cannot be recovered, until
+    /// the next backup.
+    pub fn stretch(self, landscape: &Landscape, segment: SegmentName) -> Expected {
         let before = landscape.last_commit_before(segment);
         let has_beginning = start(landscape.full.last_wal) < start(segment);
-        let last_kept = has_beginning.then_some(before);
-        let [first_lost, last_lost] =
-            [lost.first(), lost.last()].map(|time| time.copied().or(again).unwrap_or(before));
+        let again = landscape.next_beginning(segment);
+        self.loses(landscape, (has_beginning.then_some(before), start(segment)), again)
+    }
+
+    /// Nothing of what came after this backup and before the `next` can be recovered.
+    pub fn until(self, landscape: &Landscape, backup: &Backup, next: &Backup) -> Expected {
+        let from = (Some(backup.ended), start(backup.last_wal));
+        self.loses(landscape, from, Some(next.ended))
+    }
+
+    fn loses(
+        mut self,
+        landscape: &Landscape,
+        (last_kept, from): (Option<Timestamp>, Lsn),
+        again: Option<Timestamp>,
+    ) -> Expected {
+        let is_lost = |time: &Timestamp| again.is_none_or(|again| *time < again);
+        let after = landscape.steps.iter().filter(|step| start(step.segment) >= from);
+        let lost: Vec<Timestamp> = after.map(|step| step.time).filter(is_lost).collect();
+        let [first_lost, last_lost] = [lost.first(), lost.last()]
+            .map(|time| time.copied().or(again).expect("something is lost"));
         let stretch = Stretch { last_kept, first_lost, last_lost, again };
         self.wanted.last_mut().unwrap().stretch = Some(stretch);
         self
     }
 
-    /// The consequence has these words in it: ids of backups, say.
+    /// These cannot be restored any more, and the consequence names them.
+    pub fn backups(mut self, ids: &[&str]) -> Expected {
+        let mut ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        ids.sort();
+        let wanted = self.wanted.last_mut().unwrap();
+        wanted.words.extend(ids.iter().cloned());
+        wanted.backups = Some(ids);
+        self
+    }
+
+    /// The consequence has these words in it.
     pub fn says(mut self, words: &[&str]) -> Expected {
         let words = words.iter().map(|word| (*word).to_owned());
         self.wanted.last_mut().unwrap().words.extend(words);
@@ -140,7 +168,11 @@ impl Wanted {
         let is_told = |finding: &&Value| {
             let consequence = text(finding, "consequence");
             let stretch = self.stretch.as_ref();
+            let lost = finding["lost_backups"].as_array().into_iter().flatten();
+            let mut lost: Vec<&str> = lost.filter_map(Value::as_str).collect();
+            lost.sort_unstable();
             stretch.is_none_or(|stretch| stretch.is_in(consequence))
+                && self.backups.as_ref().is_none_or(|ids| *ids == lost)
                 && self.words.iter().all(|word| consequence.contains(word.as_str()))
         };
         let told: Vec<String> = named.iter().map(ToString::to_string).collect();

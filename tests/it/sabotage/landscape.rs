@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,10 +29,8 @@ pub struct Landscape {
     pub second: Backup,
 }
 
-pub struct Chapter {
-    pub name: &'static str,
-    repository: Scratch,
-}
+/// The repository as it was then.
+pub struct Chapter(Scratch);
 
 #[derive(Debug, Clone)]
 pub struct Step {
@@ -62,22 +61,22 @@ impl Landscape {
         let etc = Scratch::new();
         let mut author = Author::begin(&etc);
         author.step(3);
-        author.close("WAL and no backup");
+        author.close();
         let full = author.back_up(&[]);
-        author.close("a full backup and nothing after it");
+        author.close();
         author.step(4);
         author.cluster.sql("UPDATE t SET what = 'x' || substr(what, 2) WHERE n < 20");
         let incremental = author.back_up(&["--incremental"]);
         author.step(4);
-        author.close("one timeline");
-        author.fail_over();
+        author.close();
+        fail_over(&mut author.cluster);
         author.step(1);
-        author.close("just failed over");
+        author.close();
         author.step(2);
         let second = author.back_up(&["--full"]);
         author.step(3);
         author.cluster.stop();
-        author.close("two timelines");
+        author.close();
         let home = fs::read_dir(author.repository.path().join("main")).unwrap();
         let home = home.flatten().next().unwrap().file_name();
         Landscape {
@@ -92,11 +91,11 @@ impl Landscape {
 
     pub fn copy(&self) -> Copy {
         let last = self.chapters.last().expect("it has several");
-        Copy::of(last.repository.path(), &self.home)
+        Copy::of(last.0.path(), &self.home)
     }
 
     pub fn copy_of(&self, chapter: &Chapter) -> Copy {
-        Copy::of(chapter.repository.path(), &self.home)
+        Copy::of(chapter.0.path(), &self.home)
     }
 
     /// The segment of the `number`th step.
@@ -201,17 +200,8 @@ impl Author {
         }
     }
 
-    /// A recovery of its own WAL: a history file, a partial segment, a timeline.
-    fn fail_over(&mut self) {
-        self.cluster.stop();
-        self.cluster.configure("restore_command", "'/bin/false'");
-        self.cluster.signal("recovery.signal");
-        self.cluster.start_again();
-        self.cluster.wait_until("NOT pg_is_in_recovery()");
-    }
-
     /// The repository as it is now.
-    fn close(&mut self, name: &'static str) {
+    fn close(&mut self) {
         if self.cluster.try_sql("SELECT 1").is_ok() {
             self.cluster.wait_archived();
         }
@@ -221,8 +211,33 @@ impl Author {
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             fs::hard_link(&file, link).unwrap();
         }
-        self.chapters.push(Chapter { name, repository });
+        self.chapters.push(Chapter(repository));
     }
+}
+
+/// One for the tests that only read it, for as long as any of them holds it: what is static is never
+/// dropped, and its directories would outlive the tests.
+pub fn shared() -> Arc<Landscape> {
+    static LANDSCAPE: Mutex<Weak<Landscape>> = Mutex::new(Weak::new());
+    let mut kept = LANDSCAPE.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.upgrade().unwrap_or_else(|| {
+        let landscape = Arc::new(Landscape::live());
+        *kept = Arc::downgrade(&landscape);
+        landscape
+    })
+}
+
+/// A recovery of its own WAL: a history file, a partial segment, a timeline.
+pub fn fail_over(cluster: &mut Cluster) {
+    cluster.stop();
+    recover_again(cluster);
+}
+
+pub fn recover_again(cluster: &mut Cluster) {
+    cluster.configure("restore_command", "'/bin/false'");
+    cluster.signal("recovery.signal");
+    cluster.start_again();
+    cluster.wait_until("NOT pg_is_in_recovery()");
 }
 
 pub fn first_timeline() -> TimelineId {
