@@ -110,6 +110,9 @@ mod plan_property;
 /// `verify` on repositories that somebody damaged.
 mod sabotage;
 
+/// `drill` at random commits of a restless cluster, beside a live one, and killed.
+mod rehearsal;
+
 /// The story a newcomer sees.
 mod demo;
 

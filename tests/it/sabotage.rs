@@ -7,7 +7,7 @@ mod backup_ways;
 mod expected;
 mod healthy;
 mod index_ways;
-mod landscape;
+pub mod landscape;
 mod wal_ways;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -42,8 +42,7 @@ const MANIFEST: &str = "manifest.json.zst";
 
 /// What damage to the full backup costs: itself, the one that rests on it, and all until the next.
 fn costs_both(landscape: &Landscape, objects: &[&str]) -> Expected {
-    let objects: Vec<String> =
-        objects.iter().map(|object| landscape.full.object(object)).collect();
+    let objects: Vec<String> = objects.iter().map(|object| landscape.full.object(object)).collect();
     let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
     let Landscape { full, incremental, second, .. } = landscape;
     let damage = damage(&objects).backups(&[&full.id, &incremental.id]);

@@ -110,7 +110,9 @@ fn gap_before_all(verify: Verify<'_>) {
 
 /// As by retention: what is before the oldest backup.
 fn old_wal_removed(verify: Verify<'_>) {
-    changed(verify, |landscape, copy| remove_wal_before(copy, &landscape.full.first_wal.to_string()));
+    changed(verify, |landscape, copy| {
+        remove_wal_before(copy, &landscape.full.first_wal.to_string())
+    });
 }
 
 fn old_timeline_removed(verify: Verify<'_>) {
@@ -185,9 +187,7 @@ fn on_s3_by_hand(verify: Verify<'_>) {
 
 /// Timeline 2 branches off where a segment ends.
 pub fn by_hand(site: &Site) -> Vec<String> {
-    let of = |timeline: u8, log: u8, segment: u16| {
-        format!("{timeline:08X}{log:08X}{segment:08X}")
-    };
+    let of = |timeline: u8, log: u8, segment: u16| format!("{timeline:08X}{log:08X}{segment:08X}");
     let first = (0xFF8..0xFFC).map(|segment| of(1, 0, segment));
     let second = (0xFFC..0x1000).map(|segment| of(2, 0, segment));
     let names: Vec<String> =

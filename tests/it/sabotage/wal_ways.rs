@@ -101,7 +101,11 @@ fn right_before_lost(landscape: &Landscape, copy: &Copy) -> Expected {
 }
 
 fn right_after_lost(landscape: &Landscape, copy: &Copy) -> Expected {
-    remove(landscape, copy, before(landscape.full.last_wal, 0).next(super::landscape::SEGMENT_BYTES))
+    remove(
+        landscape,
+        copy,
+        before(landscape.full.last_wal, 0).next(super::landscape::SEGMENT_BYTES),
+    )
 }
 
 /// The last one that was archived whole.
