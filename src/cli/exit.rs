@@ -111,6 +111,16 @@ Exit status:
   70  bug in walden
   75  interrupted";
 
+pub const VERIFY_STATUS: &str = "\
+Exit status:
+   0  all that was asked for was looked at, and is sound
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   5  something is damaged or missing: each finding says what it costs and what to do
+   6  nothing wrong was found, but not all could be looked at
+  70  bug in walden
+  75  interrupted: the next run goes on from there";
+
 pub const DEMO_STATUS: &str = "\
 Exit status:
    0  the story was told, and the rows are back

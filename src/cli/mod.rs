@@ -6,6 +6,7 @@ pub mod window;
 pub mod find;
 pub mod list;
 pub mod restore;
+pub mod verify;
 pub mod demo;
 pub mod table;
 pub mod progress;
@@ -54,6 +55,8 @@ enum Command {
     List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
+    #[command(after_help = exit::VERIFY_STATUS)]
+    Verify(verify::Verify),
     #[command(after_help = exit::DEMO_STATUS)]
     Demo(demo::Demo),
 }
@@ -102,6 +105,7 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Find(find) => find.run(app),
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
+        Command::Verify(verify) => verify.run(app),
         Command::Demo(demo) => demo.run(app),
     }
 }

@@ -17,7 +17,7 @@ use crate::postgres::{SystemIdentifier, TimelineId};
 use crate::repository::{Home, Repository};
 
 pub use report::{GapReport, Report, TimelineReport, UnusableBackup, WindowReport};
-pub use unarchived::{State, Unarchived};
+pub use unarchived::{State, Unarchived, look as look_at_unarchived};
 
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
@@ -32,7 +32,7 @@ pub struct Request {
 pub fn run(app: &App, request: Request) -> Result<Report> {
     let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
     let pgdata = data_directory::find(None, app.settings.pgdata.as_deref());
-    let home = home(&repository, request, pgdata.as_deref())?;
+    let home = home(&repository, request.system_identifier, pgdata.as_deref())?;
     let survey = survey::survey(&home, &Memory::open(app, &home)?)?;
     let mut timelines = windows(&survey.backups, &survey.tree, &survey.inventory);
     let unarchived = unarchived::look(&home, pgdata.as_deref(), &survey.inventory);
@@ -55,11 +55,15 @@ pub fn run(app: &App, request: Request) -> Result<Report> {
 }
 
 /// On the host of one of several clusters that one is meant, unless said otherwise.
-fn home(repository: &Repository, request: Request, pgdata: Option<&Path>) -> Result<Home> {
-    let found = survey::find_archive(repository, request.system_identifier);
+pub fn home(
+    repository: &Repository,
+    wanted: Option<SystemIdentifier>,
+    pgdata: Option<&Path>,
+) -> Result<Home> {
+    let found = survey::find_archive(repository, wanted);
     let Err(error) = found else { return found };
     let here = pgdata.and_then(|pgdata| ControlFile::read(pgdata).ok());
-    match here.filter(|_| request.system_identifier.is_none()) {
+    match here.filter(|_| wanted.is_none()) {
         Some(file) if error.kind() == ErrorKind::Refused => {
             survey::find_archive(repository, Some(file.system_identifier)).map_err(|_| error)
         }
