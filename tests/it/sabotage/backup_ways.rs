@@ -25,8 +25,8 @@ pub const WAYS: &[(&str, Deed)] = &[
     ("the configuration lost", configuration_lost),
     ("a flipped byte in a manifest", flipped_manifest),
     ("a flipped byte in a manifest's header", flipped_manifest_header),
-    ("a manifest of 0 bytes", |l, copy| cut_manifest(l, copy, 0.0)),
-    ("half a manifest", |l, copy| cut_manifest(l, copy, 0.5)),
+    ("a manifest of 0 bytes", empty_manifest),
+    ("half a manifest", half_manifest),
     ("two manifests swapped", swapped_manifests),
     ("an earlier backup's manifest under this id", older_manifest),
     ("a manifest with the sizes of other packs", manifest_of_before),
@@ -113,7 +113,9 @@ fn forged_pack(landscape: &Landscape, copy: &Copy) -> Expected {
     let file = manifest["files"].as_array().unwrap().iter().find(is_table).expect("a table");
     let offset = number(&file["offset"]);
     copy.forge_pack(&landscape.full.object(PACK), &(offset..offset + number(&file["size"])));
-    costs_both(landscape, &[PACK, "sums.zst", "", MANIFEST])
+    let Landscape { full, incremental, second, .. } = landscape;
+    let damage = damage(&[&full.id]).backups(&[&full.id, &incremental.id]);
+    damage.until(landscape, full, second).also(&[&incremental.id])
 }
 
 fn flipped_sums(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -151,14 +153,24 @@ fn flipped_manifest_header(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_what_is_known(landscape)
 }
 
-fn cut_manifest(landscape: &Landscape, copy: &Copy, part: f64) -> Expected {
-    copy.cut(&landscape.full.object(MANIFEST), part);
+fn empty_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
+    copy.cut(&landscape.full.object(MANIFEST), 0.0);
     costs_what_is_known(landscape)
 }
 
+/// The header is whole, and tells what the backup was.
+fn half_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
+    copy.cut(&landscape.full.object(MANIFEST), 0.5);
+    costs_both(landscape, &[MANIFEST])
+}
+
+/// All of them are of no use then.
 fn swapped_manifests(landscape: &Landscape, copy: &Copy) -> Expected {
-    copy.swap(&landscape.full.object(MANIFEST), &landscape.second.object(MANIFEST));
-    costs_both(landscape, &[MANIFEST]).and(costs(&landscape.second, MANIFEST))
+    let Landscape { full, incremental, second, .. } = landscape;
+    copy.swap(&full.object(MANIFEST), &second.object(MANIFEST));
+    let first = damage(&[&full.object(MANIFEST)]).says(&[&full.id, "nothing can be recovered"]);
+    let other = damage(&[&second.object(MANIFEST)]).says(&[&second.id]);
+    first.and(other).also(&[&incremental.id])
 }
 
 fn older_manifest(landscape: &Landscape, copy: &Copy) -> Expected {

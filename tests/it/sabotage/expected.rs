@@ -194,18 +194,20 @@ impl Stretch {
     }
 }
 
-/// Every time in a text that has a date.
+/// Every time in a text that has a date, or the date of the one before it.
 fn times_in(text: &str) -> Vec<Timestamp> {
-    let is_time = |at: usize| {
-        let piece = text.get(at..at + 19)?.replace(' ', "T");
-        let fraction: String = text[at + 19..]
-            .chars()
-            .take_while(|character| *character == '.' || character.is_ascii_digit())
-            .collect();
-        let fraction = fraction.trim_end_matches('.');
-        format!("{piece}{fraction}Z").parse().ok()
-    };
-    (0..text.len()).filter(|at| text.is_char_boundary(*at)).filter_map(is_time).collect()
+    let mut date = None;
+    let mut times = Vec::new();
+    for word in text.split([' ', 'T', ',', ';', '(', ')']) {
+        if let Ok(found) = word.parse::<jiff::civil::Date>() {
+            date = Some(found);
+        }
+        let word = word.trim_end_matches(['.', 'Z']);
+        let time = word.parse::<jiff::civil::Time>().ok().filter(|_| word.contains(':'));
+        let zoned = date.zip(time).map(|(date, time)| date.to_datetime(time).in_tz("UTC").unwrap());
+        times.extend(zoned.map(|zoned| zoned.timestamp()));
+    }
+    times
 }
 
 fn text<'a>(finding: &'a Value, key: &str) -> &'a str {
@@ -222,6 +224,7 @@ fn a_stretch_is_read_out_of_words() {
         again: Some(time("2026-11-22T10:07:00Z")),
     };
     assert!(stretch.is_in("from 2026-11-22 10:02:00 UTC to 2026-11-22T10:06:59.5Z."));
+    assert!(stretch.is_in("into 2026-11-22 10:02:00 to 10:07:00 UTC (timeline 1) and"));
     assert!(!stretch.is_in("from 2026-11-22 10:02:00 UTC to 2026-11-22 10:04:00 UTC"));
     assert!(!stretch.is_in("something is lost"));
     assert!(object(SegmentName::parse("000000010000000000000003").unwrap()).ends_with("3.zst"));
