@@ -114,7 +114,7 @@ fn look(
     let mut wal = wal::look_at_all(&means, &tree, &listed, &is_deep, &mut book, |_, _| {});
     progress.enter("looking at what else is there");
     let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-    strays::look(home, &contents, &ids, &mut book);
+    strays::look(home, &contents, &ids, request.deep, &mut book);
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
     let tree = TimelineTree::new(histories.judge(home, &needed, &wal.switches, &mut book));

@@ -48,6 +48,8 @@ fn an_index_that_is_damaged_or_lies_is_found_and_costs_nothing_but_time() {
         };
         let found = findings.iter().find(is_named);
         let found = found.unwrap_or_else(|| panic!("{way}: nothing of {name}\n{output}"));
+        let (code, severity) = if way == "lying" { (5, "damage") } else { (0, "note") };
+        assert_eq!((output.code(), &found["severity"]), (Some(code), &severity.into()), "{way}");
         assert_eq!(found["lost_times"], Value::Array(vec![]), "{way}: {found}");
         assert!(found["consequence"].as_str().is_some_and(|text| !text.is_empty()), "{found}");
     }

@@ -36,7 +36,7 @@ pub const WAYS: &[(&str, Deed)] = &[
     ("a flipped byte in a history file", flipped_history),
     ("the history file lost", history_lost),
     ("a history that branches off earlier", history_of_before),
-    ("a history that branches off a little earlier", history_of_a_little_before),
+    ("a history that branches off a little later", history_of_a_little_after),
     ("a history of a timeline that never was", history_of_nobody),
     ("a flipped byte in cluster.json", flipped_proof),
     ("cluster.json lost", proof_lost),
@@ -255,9 +255,10 @@ fn history_of_before(landscape: &Landscape, copy: &Copy) -> Expected {
         .also(&["00000002.history", "/00000002/"])
 }
 
-fn history_of_a_little_before(_: &Landscape, copy: &Copy) -> Expected {
-    rewrite_history(copy, |lsn| lsn - 0x50);
-    damage(&["00000002.history"])
+/// In the same segment, behind what the WAL says itself of the switch.
+fn history_of_a_little_after(_: &Landscape, copy: &Copy) -> Expected {
+    rewrite_history(copy, |lsn| lsn + 0x400);
+    damage(&["00000002.history"]).says(&["timeline 2"])
 }
 
 fn history_of_nobody(_: &Landscape, copy: &Copy) -> Expected {
