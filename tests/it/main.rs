@@ -109,6 +109,7 @@ mod plan_property;
 
 /// The story a newcomer sees.
 mod demo;
+mod drill;
 
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]
