@@ -115,6 +115,7 @@ mod rehearsal;
 
 /// The story a newcomer sees.
 mod demo;
+mod drill;
 
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]
