@@ -110,8 +110,15 @@ mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
 
+/// `verify` on repositories that somebody damaged.
+mod sabotage;
+
+/// `drill` at random commits of a restless cluster, beside a live one, and killed.
+mod rehearsal;
+
 /// The story a newcomer sees.
 mod demo;
+mod drill;
 
 /// What a drill asks of the server it has recovered.
 mod drill_checks;

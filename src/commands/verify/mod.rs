@@ -190,7 +190,7 @@ fn look(
     if request.is_of_all() {
         progress.enter("looking at what else is there");
         let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-        strays::look(home, &contents, &ids, &mut book);
+        strays::look(home, &contents, &ids, request.deep, &mut book);
     }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
