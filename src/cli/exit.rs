@@ -71,6 +71,15 @@ Exit status:
   70  bug in walden
   75  interrupted";
 
+pub const DRILL_STATUS: &str = "\
+Exit status:
+   0  passed: everything that was asked for was done, and came out right
+   2  usage or configuration
+   5  failed: recovery does not work, ends elsewhere, takes too long, or an answer is wrong
+   6  not completed: something could not be done or asked, and nothing was wrong until then
+  70  bug in walden
+  75  interrupted; everything was removed";
+
 pub const WINDOW_STATUS: &str = "\
 Exit status:
    0  told, also where nothing can be recovered

@@ -6,6 +6,7 @@ pub mod window;
 pub mod find;
 pub mod list;
 pub mod restore;
+pub mod drill;
 pub mod demo;
 pub mod table;
 pub mod progress;
@@ -54,6 +55,10 @@ enum Command {
     List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
+    #[command(after_help = exit::DRILL_STATUS)]
+    Drill(Box<drill::Drill>),
+    #[command(hide = true)]
+    DrillGuard(drill::DrillGuard),
     #[command(after_help = exit::DEMO_STATUS)]
     Demo(demo::Demo),
 }
@@ -102,6 +107,8 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Find(find) => find.run(app),
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
+        Command::Drill(drill) => drill.run(app),
+        Command::DrillGuard(guard) => guard.run(),
         Command::Demo(demo) => demo.run(app),
     }
 }

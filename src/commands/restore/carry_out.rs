@@ -74,7 +74,7 @@ impl Prepared {
                 let file_systems = file_systems(directories)?;
                 let targets = Targets::new(placement, self.owner());
                 let work = Work::of_all(&self.chain.manifests, placement);
-                let work = work.at_most(self.request.max_rate);
+                let work = work.at_most(self.request.max_rate).by(self.request.deadline);
                 let written = placement.bytes();
                 let fetched = self.place(&targets, &work, progress)?;
                 (Done { fetched, written, ..Done::default() }, file_systems)
@@ -90,7 +90,7 @@ impl Prepared {
                 let written = compared.wanted.iter().map(|one| one.piece.length).sum();
                 let (kept, kept_files) = (compared.kept, compared.kept_files);
                 let work = Work::new(&self.chain.manifests, compared.wanted);
-                let work = work.at_most(self.request.max_rate);
+                let work = work.at_most(self.request.max_rate).by(self.request.deadline);
                 let fetched = self.place(&targets, &work, progress)?;
                 let (removed_files, removed_bytes) = (found.stranger_files, found.stranger_bytes);
                 let done =

@@ -13,6 +13,7 @@ use crate::commands::restore::placement::Placement;
 use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
+use crate::host::clock::Deadline;
 use crate::repository::{Home, Manifest, PackReader, PackSink};
 
 /// A piece, and which file it is of.
@@ -29,6 +30,7 @@ pub struct Work<'a> {
     wanted: Vec<Vec<Wanted>>,
     tasks: Vec<Task>,
     bandwidth: Bandwidth,
+    deadline: Option<Deadline>,
 }
 
 /// One pack of one backup, and which of its backup's pieces lie in it.
@@ -54,13 +56,19 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        Work { chain, wanted, tasks, bandwidth: Bandwidth::new(None) }
+        Work { chain, wanted, tasks, bandwidth: Bandwidth::new(None), deadline: None }
     }
 
     /// So many bytes are fetched in a second, in steps of a pack a job.
     #[must_use]
     pub fn at_most(self, bytes_per_second: Option<u64>) -> Self {
         Work { bandwidth: Bandwidth::new(bytes_per_second), ..self }
+    }
+
+    /// No pack is begun after it.
+    #[must_use]
+    pub fn by(self, deadline: Option<Deadline>) -> Self {
+        Work { deadline, ..self }
     }
 
     /// Every piece of every file.
@@ -90,8 +98,15 @@ impl<'a> Work<'a> {
             while !stop.load(Ordering::Relaxed) {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = self.tasks.get(task) else { break };
-                let (expected, is_over) = (self.expected(task), || stop.load(Ordering::Relaxed));
+                let is_over = || stop.load(Ordering::Relaxed) || self.is_late();
+                let expected = self.expected(task);
+                if self.is_late() {
+                    return Err(late());
+                }
                 if !self.bandwidth.take(expected, &is_over) {
+                    if self.is_late() {
+                        return Err(late());
+                    }
                     break;
                 }
                 let bytes = self.fetch(task, &mut reader, targets, progress)?;
@@ -116,6 +131,10 @@ impl<'a> Work<'a> {
             Some(error) => Err(error),
             None => Ok(fetched.into_inner()),
         }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.has_passed())
     }
 
     /// About how many stored bytes a task will fetch.
@@ -144,6 +163,11 @@ impl<'a> Work<'a> {
         let fetched = reader.read(manifest, task.number, &ranges, &mut spread);
         fetched.context(|| format!("place pack {} of backup {}", task.number, manifest.id))
     }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::CouldNotCheck, "the time that was given is over")
+        .hint("Give it more, or more jobs.")
 }
 
 /// Where a pack lies in its stream.

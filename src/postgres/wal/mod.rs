@@ -10,6 +10,7 @@ pub mod class_row;
 pub mod digest;
 mod activities;
 pub mod digester;
+pub mod tablespaces;
 #[cfg(test)]
 pub mod samples;
 
