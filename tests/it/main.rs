@@ -109,6 +109,7 @@ mod plan_property;
 
 /// The story a newcomer sees.
 mod demo;
+mod drill;
 
 /// What a drill asks of the server it has recovered.
 mod drill_checks;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::catalog::Decision;
 use crate::catalog::recovery_plan::{Place, ReadRecords as _, RecordKind, Side};
+use crate::catalog::{Decision, Target};
 use crate::commands::drill::recovered::Recovered;
 use crate::commands::restore::records::WalRecords;
 use crate::commands::survey::Survey;
@@ -63,9 +63,11 @@ impl Ended {
         })
     }
 
-    pub fn reached(&self) -> Reached {
+    /// The server does not name the time of a commit at whose LSN it stopped: the archive does.
+    pub fn reached(&self, decision: &Decision) -> Reached {
+        let stopped_at = decision.last_commit.filter(|end| Some(end.lsn) == self.last_record);
         Reached {
-            last_commit: self.last_transaction,
+            last_commit: stopped_at.map(|end| end.time).or(self.last_transaction),
             lsn: Some(self.end),
             timeline: Some(self.timeline),
             stopped: self.stopped.clone(),
@@ -191,9 +193,14 @@ impl Expected<'_> {
     fn last_ending(&self) -> Result<Option<TransactionEnd>> {
         let records = WalRecords::new(self.home);
         let (segments, stop) = (&self.decision.segments, self.decision.stop.place);
+        // At an LSN the server stops before it takes note of the record's time
+        // (`recoveryStopsAfter`, xlogrecovery.c).
+        let is_not_noted = matches!(self.decision.stop.target, Target::Lsn(_));
         let counts = |end: &TransactionEnd| {
             let begins = end.lsn >= self.decision.backup.start_lsn;
-            begins && stop.is_none_or(|place| place.includes(end.lsn))
+            let is_included =
+                |place: Place| place.includes(end.lsn) && !(is_not_noted && place.lsn == end.lsn);
+            begins && stop.is_none_or(is_included)
         };
         for (at, segment) in segments.iter().enumerate().rev() {
             let known = self.survey.inventory.segments.get(segment).and_then(|known| known.wal);

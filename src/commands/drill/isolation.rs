@@ -5,14 +5,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use crate::commands::drill::scratch::Scratch;
 use crate::commands::restore::recovery::{AUTO_CONF, write_file};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::privileges::{self, User};
 use crate::postgres::MajorVersion;
-use crate::postgres::installation::Installation;
+use crate::postgres::control_file::ControlFile;
 use crate::postgres::recovery_settings::{RecoverySettings, quoted};
 
 /// Names the socket only, in a directory where nobody else has one.
@@ -35,14 +34,14 @@ pub struct Limits {
 /// and in the data directory, instead of what the source had set, the recovery alone.
 pub fn write(
     scratch: &Scratch,
-    installation: &Installation,
+    major: MajorVersion,
     recovery: &RecoverySettings,
     limits: &Limits,
 ) -> Result<()> {
     let (folder, user) = (scratch.configuration(), scratch.user());
     make(&folder, user)?;
-    let prepared = max_prepared_transactions(installation, &scratch.data(), user)?;
-    let main = main_file(scratch, installation.major, prepared, limits);
+    let prepared = max_prepared_transactions(&scratch.data())?;
+    let main = main_file(scratch, major, prepared, limits);
     write_file(&folder.join("postgresql.conf"), main.as_bytes(), user)?;
     write_file(&folder.join("pg_hba.conf"), b"local all all trust\n", user)?;
     write_file(&folder.join("pg_ident.conf"), b"", user)?;
@@ -149,27 +148,8 @@ const FIXED: [(&str, &str); 44] = [
     ("cluster_name", "walden drill"),
 ];
 
-/// As the backup's `pg_control` has it, asked of the programs that know its shape.
-fn max_prepared_transactions(
-    installation: &Installation,
-    pgdata: &Path,
-    user: Option<&User>,
-) -> Result<u64> {
-    let mut program = Command::new(installation.program("pg_controldata"));
-    program.arg("-D").arg(pgdata).env("LC_ALL", "C").current_dir("/");
-    let output = privileges::run_as(&mut program, user).env("LC_ALL", "C").output();
-    let failed = |why: String| {
-        Error::new(ErrorKind::Server, format!("pg_controldata: {why}"))
-            .hint("It belongs to the server's programs: look at --pg-bin.")
-    };
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let setting = said.lines().find_map(|line| line.strip_prefix("max_prepared_xacts setting:"));
-    match setting.and_then(|value| value.trim().parse::<u64>().ok()) {
-        Some(setting) => Ok(setting.max(PREPARED_MIN)),
-        None => {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            Err(failed(format!("it said {:?}", complaint.trim())))
-        }
-    }
+/// As the backup's `pg_control` has it.
+fn max_prepared_transactions(pgdata: &Path) -> Result<u64> {
+    let setting = ControlFile::read(pgdata)?.max_prepared_transactions;
+    Ok(setting.map_or(PREPARED_MIN, u64::from).max(PREPARED_MIN))
 }

@@ -83,7 +83,7 @@ fn wanted(request: &Request, target: Target, timeline: TargetTimeline) -> Wanted
 fn draw(home: &Home, survey: &Survey, request: &Request, seed: u32) -> Result<Point> {
     let (window, mut notes) = window(survey, request)?;
     let timeline = window.timeline;
-    let mut lots = Lots::of(survey, &window)?;
+    let mut lots = Lots::of(survey, &window, earliest(survey, request))?;
     if lots.unknown > 0 {
         notes.push(format!(
             "{} segments have no digest: their commits could not be drawn.",
@@ -95,14 +95,16 @@ fn draw(home: &Home, survey: &Survey, request: &Request, seed: u32) -> Result<Po
     for _ in 0..DRAWS_MAX {
         let Some((lot, number)) = lots.draw(&mut random) else { break };
         let read = records.records(lot.segment, lot.before)?;
-        let holds = |end: &TransactionEnd| (lot.from..lot.to).contains(&end.lsn);
-        let commits = read.endings.iter().filter(|ending| ending.is_commit && holds(&ending.at));
+        let commits = read.endings.iter().filter(|ending| ending.is_commit);
         let commits: Vec<TransactionEnd> = commits.map(|ending| ending.at).collect();
-        if commits.is_empty() {
+        let holds = |end: &&TransactionEnd| (lot.from..lot.to).contains(&end.lsn);
+        if !commits.iter().any(|end| holds(&end)) {
             lots.take_out(lot.segment);
             continue;
         }
-        let commit = commits[number as usize % commits.len()];
+        // What lies outside of the window is drawn again, so that the others keep their chances.
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some(commit) = commits.get(at).filter(holds) else { continue };
         let target = Target::Lsn(commit.lsn);
         let wanted = wanted(request, target, TargetTimeline::Number(timeline));
         let wanted = Wanted { exclusive: false, ..wanted };
@@ -114,6 +116,13 @@ fn draw(home: &Home, survey: &Survey, request: &Request, seed: u32) -> Result<Po
     );
     let wanted = wanted(request, Target::Latest, TargetTimeline::Number(timeline));
     Ok(Point { wanted, mode: "random", seed: Some(seed), notes })
+}
+
+/// Where the backup ends that is asked for: what lies before it cannot be reached from it.
+fn earliest(survey: &Survey, request: &Request) -> Lsn {
+    let is_asked = |id: &str| request.backup.as_deref() == Some(id);
+    let asked = survey.backups.iter().find(|backup| is_asked(&backup.id));
+    asked.map_or(Lsn(0), |backup| backup.end_lsn)
 }
 
 /// What can be recovered of the timeline that is meant.
@@ -163,15 +172,19 @@ struct Lots {
 }
 
 impl Lots {
-    fn of(survey: &Survey, timeline: &TimelineWindow) -> Result<Lots> {
+    fn of(survey: &Survey, timeline: &TimelineWindow, earliest: Lsn) -> Result<Lots> {
         let mut lots = Lots::default();
         for window in &timeline.windows {
-            lots.add(survey, timeline.timeline, window)?;
+            let earliest_lsn = window.earliest_lsn.max(earliest);
+            lots.add(survey, timeline.timeline, &Window { earliest_lsn, ..window.clone() })?;
         }
         Ok(lots)
     }
 
     fn add(&mut self, survey: &Survey, timeline: TimelineId, window: &Window) -> Result<()> {
+        if window.earliest_lsn >= window.run.cover {
+            return Ok(());
+        }
         let path = survey.tree.path(timeline)?;
         let size = u64::from(survey.inventory.segment_size);
         let mut start = window.earliest_lsn.0 - window.earliest_lsn.0 % size;

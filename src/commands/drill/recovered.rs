@@ -6,9 +6,21 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Deadline;
+use crate::postgres::MajorVersion;
 use crate::postgres::connection::{Connection, ConnectionOptions};
 use crate::postgres::installation::Installation;
 use crate::postgres::server::Launch;
+
+const SESSION: [&str; 8] = [
+    "session_preload_libraries=",
+    "local_preload_libraries=",
+    "role=none",
+    "statement_timeout=0",
+    "lock_timeout=0",
+    "idle_in_transaction_session_timeout=0",
+    "default_transaction_read_only=off",
+    "client_min_messages=warning",
+];
 
 /// It accepts writes, on a socket that is ours alone; what is done to it is thrown away.
 #[derive(Debug)]
@@ -75,7 +87,18 @@ impl Recovered {
         ConnectionOptions::local(socket, port, &self.superuser)
             .dbname(database)
             .application_name("walden drill")
+            .server_options(self.session_options())
             .read_timeout(Some(self.deadline.remaining().max(Duration::from_secs(1))))
+    }
+
+    /// For PGOPTIONS: what the cluster has set for its roles and databases steers no session of
+    /// ours, and brings no library into it.
+    pub fn session_options(&self) -> String {
+        let mut options = SESSION.iter().map(|set| format!("-c {set}")).collect::<Vec<_>>();
+        if self.launch.installation.major >= MajorVersion(17) {
+            options.push("-c event_triggers=off".to_owned());
+        }
+        options.join(" ")
     }
 
     /// Those that take connections and are no templates, by name.

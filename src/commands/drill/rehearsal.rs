@@ -264,7 +264,7 @@ impl Rehearsal<'_> {
         let mut settings = recovery::settings(request, prepared.version(), &prepared.decision);
         settings.restore_command = rehearsal_command(&request.fetch_call);
         let limits = Limits { memory: self.request.memory, preload: self.request.preload.clone() };
-        isolation::write(scratch, installation, &settings, &limits)
+        isolation::write(scratch, installation.major, &settings, &limits)
     }
 
     fn note_moments(&mut self, moments: &super::moments::Moments, started: jiff::Timestamp) {
@@ -287,8 +287,8 @@ impl Rehearsal<'_> {
         let backup_user = prepared.manifest().taken.as_ref().map(|taken| &*taken.database_user);
         let names = superuser::candidates(&launch.pgdata, backup_user);
         let ended = Ended::read(&come.log, &launch.pgdata).map_err(Finding::open)?;
-        self.record.reached = Some(ended.reached());
         let decision = &prepared.decision;
+        self.record.reached = Some(ended.reached(decision));
         objectives::judge(
             &mut self.record,
             self.app.settings.objectives,

@@ -9,7 +9,7 @@ use rustix::fs::statvfs;
 use crate::commands::drill::isolation::{self, PORT};
 use crate::commands::drill::moments::Moments;
 use crate::commands::drill::scratch::Scratch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::host::clock::{self, Deadline};
 use crate::postgres::installation::Installation;
 use crate::postgres::recovery_log::RecoveryLog;
@@ -33,7 +33,6 @@ pub struct Come {
 #[derive(Debug)]
 pub struct Stuck {
     pub error: Error,
-    pub log: RecoveryLog,
     pub moments: Moments,
     pub started: Timestamp,
     /// The last words of `fetch`, where it complained.
@@ -122,7 +121,6 @@ fn stuck(error: Error, text: &str, started: Timestamp) -> Stuck {
     let fetch = complaints.filter(|line| !line.contains(" LOG: ")).next_back();
     Stuck {
         error,
-        log: RecoveryLog::read(text),
         moments: Moments::read(text),
         started,
         fetch: fetch.map(|line| line.trim().to_owned()),
