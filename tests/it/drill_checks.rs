@@ -1,6 +1,7 @@
 //! What a drill asks of a server: every kind of answer, from real servers, sound and damaged.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use walden::host::clock::Deadline;
 use walden::postgres::MajorVersion;
 use walden::repository::drill_record::{Check, Verdict};
 
-use crate::harness::{ANY_MAJOR, Cluster, Scratch};
+use crate::harness::{self, ANY_MAJOR, Cluster, Output, Scratch};
 
 fn recovered(cluster: &mut Cluster) -> Recovered {
     let launch = cluster.server().launch().clone();
@@ -226,4 +227,49 @@ fn the_schema_of_every_database_is_summed_up_and_kept() {
     assert_eq!(sum(&changed[0]), sum(&answers[0]));
     assert_ne!(sum(&changed[1]), sum(&answers[1]));
     expect(&changed[1], Verdict::Passed, "XXH3 ");
+}
+
+/// From a repository, by the command.
+#[test]
+fn a_drill_says_by_its_exit_code_what_came_of_the_questions() {
+    let (repository, drills) = (Scratch::new(), Scratch::new());
+    let url = format!("file://{}", repository.path().display());
+    let live = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    live.sql("CREATE TABLE t AS SELECT n FROM generate_series(1, 1000) n");
+    live.walden().arg("backup").run().succeeds();
+    live.archive_everything();
+    let bin = harness::installation(ANY_MAJOR).bin;
+    let drill = || {
+        let drill = live.walden().arg("drill").arg("--latest").arg("--pg-bin").arg(&bin);
+        drill.arg("--json").arg("--scratch").arg(drills.path())
+    };
+    let asking = |sql: &str| {
+        let file = drills.path().with_extension("sql");
+        fs::write(&file, sql).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        drill().arg("--sql").arg(file)
+    };
+    let record = |output: &Output| -> serde_json::Value {
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{output}"))
+    };
+    let wrong = asking("SELECT 1;\n\\dt\n").run().exits(2);
+    wrong.stderr_has("line 2: a command of psql");
+    let first = asking("SELECT count(*) FROM t -- expect = 1000").arg("--amcheck").run().succeeds();
+    let first = record(&first);
+    assert_eq!(first["tables"][0]["rows"], 1000);
+    assert_eq!(first["tables"][0]["before"], serde_json::Value::Null);
+
+    live.sql("DELETE FROM t WHERE n > 300; CREATE TABLE other AS SELECT 1");
+    live.archive_everything();
+    let failed = asking("SELECT count(*) FROM t -- expect = 1000").run().exits(5);
+    let failed = record(&failed);
+    assert_eq!(failed["verdict"], "failed");
+    assert_eq!(failed["tables"][1]["before"], 1000);
+    drill().args(["--max-loss", "20"]).run().succeeds();
+    live.sql("DROP TABLE other");
+    live.archive_everything();
+    let loss = drill().args(["--max-loss", "20"]).run().exits(5);
+    assert!(loss.stdout.contains("public.other in postgres is gone, had 1 rows"), "{loss}");
+    let open = drill().args(["--checksums", "--no-count"]).run().exits(6);
+    assert_eq!(record(&open)["tables"].as_array().unwrap().len(), 0);
 }

@@ -15,7 +15,7 @@ use walden::postgres::MajorVersion;
 use walden::postgres::connection::ConnectionOptions;
 
 use crate::harness::cluster::PORT;
-use crate::harness::{self, Cluster, Scratch};
+use crate::harness::{self, Cluster, Scratch, Walden};
 
 /// Of which this machine has pg_dump.
 const MAJOR: MajorVersion = MajorVersion(15);
@@ -245,10 +245,10 @@ fn partitions_come_with_their_whole_and_odd_names_stay() {
     assert_eq!(both.live.value("SELECT count(*) FROM pg_inherits"), "16");
 
     both.refuses(both.request(&["hihg"]), "no table hihg");
-    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.low ()");
+    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.twin (); CREATE TABLE twin ()");
     both.refuses(both.request(&["seen"]), "is a view");
     both.live.sql("DROP TABLE whole");
-    both.refuses(both.request(&["low"]), "may mean");
+    both.refuses(both.request(&["twin"]), "twin may mean");
 }
 
 #[test]
@@ -292,4 +292,106 @@ fn rows_with_fields_of_every_length_arrive_as_they_left() {
     let outcome = both.bring_back(both.request(&["public.big"])).unwrap();
     assert_eq!(outcome.tables[0].rows, rows + 2);
     assert_eq!(both.live.value(&sum_of("big")), both.past.value(&sum_of("big")));
+}
+
+/// A live cluster with an archive, from which `orders` of the database `shop` was dropped.
+struct Accident {
+    live: Cluster,
+    repository: Scratch,
+    drills: Scratch,
+    before: String,
+}
+
+impl Accident {
+    fn new() -> Accident {
+        let (repository, drills) = (Scratch::new(), Scratch::new());
+        let url = format!("file://{}", repository.path().display());
+        let live = Cluster::builder(MAJOR).archive_to(url, "main").start();
+        live.sql("CREATE DATABASE shop");
+        live.sql("CREATE DATABASE other");
+        let mut other = live.session("other").unwrap();
+        other.query("CREATE TABLE ballast AS SELECT generate_series(1, 50000)").unwrap();
+        let mut shop = live.session("shop").unwrap();
+        shop.query(ORDERS).unwrap();
+        live.walden().arg("backup").run().succeeds();
+        shop.query("UPDATE orders SET note = 'late' WHERE id > 4900").unwrap();
+        other.query("INSERT INTO ballast SELECT generate_series(1, 50000)").unwrap();
+        let before = shop.query(&sum_of("orders")).unwrap()[0][0].clone().unwrap();
+        shop.query("SELECT pg_create_restore_point('before')").unwrap();
+        shop.query("DROP TABLE orders CASCADE").unwrap();
+        live.archive_everything();
+        Accident { live, repository, drills, before }
+    }
+
+    fn extract(&self, tables: &[&str]) -> Walden {
+        let bin = harness::installation(MAJOR).bin;
+        let drill = self.live.walden().arg("drill").arg("--extract").args(tables);
+        drill.arg("--scratch").arg(self.drills.path()).arg("--pg-bin").arg(bin)
+    }
+
+    fn shop(&self, sql: &str) -> String {
+        self.live.session("shop").unwrap().query(sql).unwrap()[0][0].clone().unwrap_or_default()
+    }
+
+    fn audited(&self) -> Vec<serde_json::Value> {
+        let home = self.repository.path().join("main").join(self.live.system_identifier());
+        let mut entries: Vec<_> = fs::read_dir(home.join("audit")).unwrap().flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        let entries = entries.iter().map(|entry| fs::read(entry.path()).unwrap());
+        let entries = entries.map(|json| serde_json::from_slice(&json).unwrap());
+        entries.filter(|entry: &serde_json::Value| entry["verb"] == "extract").collect()
+    }
+}
+
+#[test]
+fn one_command_brings_a_dropped_table_back_into_the_live_database() {
+    let accident = Accident::new();
+    let words = ["--target-name", "before", "--into", "dbname=shop", "--json"];
+    let output = accident.extract(&["orders"]).args(words).run().succeeds();
+    let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["database"], "shop");
+    assert_eq!(report["tables"][0]["rows"], 5000);
+    assert_eq!(report["target"]["options"][0], "--target-name before");
+    assert_eq!(accident.shop(&sum_of("orders")), accident.before);
+    assert_eq!(fs::read_dir(accident.drills.path()).unwrap().count(), 0, "nothing is left");
+
+    let again = accident.extract(&["public.orders"]).args(words).run().exits(4);
+    again.stderr_has("is there already").stderr_has("--into-schema");
+    accident.shop("UPDATE orders SET note = NULL RETURNING 1");
+    let beside = ["--target-name", "before", "--into", "--into-schema", "walden_restored"];
+    let beside = accident.extract(&["shop.public.orders"]).args(beside).env("PGDATABASE", "shop");
+    beside.run().succeeds().stdout_has("5000 rows, in \"walden_restored\".\"orders\"");
+    assert_eq!(accident.shop(&sum_of("walden_restored.orders")), accident.before);
+
+    let entries = accident.audited();
+    assert_eq!(entries.len(), 2, "what was refused before it began is no deed");
+    assert_eq!(entries[0]["outcome"], "done");
+    assert_eq!(entries[0]["details"]["tables"][0]["rows"], 5000);
+    assert_eq!(entries[0]["details"]["target"][0], "--target-name before");
+}
+
+#[test]
+fn an_extraction_that_cannot_be_is_refused_and_leaves_nothing() {
+    let accident = Accident::new();
+    let into = ["--into", "dbname=shop"];
+    accident.extract(&["orders"]).args(into).run().exits(4).stderr_has("no recovery target");
+    accident.extract(&["orders"]).arg("--latest").run().exits(2).stderr_has("where to");
+    let latest = accident.extract(&["orders"]).arg("--latest").args(into);
+    latest.run().exits(4).stderr_has("there was no table orders at that time");
+    let at = ["--target-name", "before"];
+    let near = accident.extract(&["ordres"]).args(at).args(into);
+    near.run().exits(4).stderr_has("Did you mean").stderr_has("orders?");
+    let never = accident.extract(&["orders"]).args(["--target-name", "never"]).args(into);
+    never.run().exits(4);
+    let file = ["--to-file", "/nonexistent/orders.csv"];
+    let file = accident.extract(&["shop.public.orders"]).args(at).args(file);
+    file.run().exits(6);
+    let nobody = accident.extract(&["orders"]).args(at).args(["--into", "host=/nonexistent"]);
+    nobody.run().exits(6).stderr_has("look at the destination");
+    assert_eq!(fs::read_dir(accident.drills.path()).unwrap().count(), 0, "nothing is left");
+    let shop = accident.shop("SELECT to_regclass('orders') IS NULL");
+    assert_eq!(shop, "t");
+    let failed = accident.audited();
+    assert!(failed.iter().all(|entry| entry["outcome"] == "failed"), "{failed:?}");
+    assert_eq!(failed.len(), 4);
 }

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::cli::drill::{Drill, watch};
+use crate::cli::progress::shown;
+use crate::commands::App;
 use crate::commands::drill::extract::{
-    Content, Destination, NewPlace, Report, Request, TableName, To,
+    self, Content, Destination, NewPlace, Report, Request, TableName, To,
 };
+use crate::commands::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::connection::ConnectionOptions;
 
@@ -44,6 +48,33 @@ pub struct Extract {
     no_owner: bool,
 }
 
+impl Drill {
+    /// A point has to be said: any other would be as good as a wrong one.
+    pub fn bring_back(self, app: &App) -> Result<()> {
+        let output = app.settings.output;
+        if !self.latest && !self.point.is_said() {
+            return self.point.target().map(|_| ());
+        }
+        let request = self.extract.request(self.checks.database(), self.pg_bin.clone())?;
+        let drill = self.request(app)?;
+        let prepared = extract::prepare(request)?;
+        watch(&drill);
+        let progress = Progress::default();
+        let work = || extract::run(app, &drill, &prepared, &progress);
+        let report = shown(&progress, output, work)?;
+        match output.json {
+            true => println!("{}", json(&report)?),
+            false => print!("{}", text(&report)),
+        }
+        Ok(())
+    }
+}
+
+fn json(report: &Report) -> Result<String> {
+    serde_json::to_string_pretty(report)
+        .map_err(|error| Error::new(ErrorKind::Bug, "write the report").source(error))
+}
+
 impl Extract {
     pub fn is_asked(&self) -> bool {
         !self.extract.is_empty()
@@ -71,15 +102,14 @@ impl Extract {
                 place: NewPlace { schema: self.into_schema.clone(), name: self.into_table.clone() },
                 append: self.append,
             }))),
-            (None, None) => Err(Error::new(ErrorKind::Usage, "where to is not said").hint(
-                "Say --to-file FILE, or --into 'postgresql://host/db' for a live database.",
-            )),
+            (None, None) => Err(Error::new(ErrorKind::Usage, "where to is not said")
+                .hint("Say --to-file FILE, or --into 'postgresql://host/db' for a live database.")),
         }
     }
 }
 
 /// What a person reads when it is done.
-pub fn text(report: &Report) -> String {
+fn text(report: &Report) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     for table in &report.tables {

@@ -38,7 +38,7 @@ pub enum Place {
 impl Place {
     /// A directory is one that is there, or ends in a slash. Refused where something would be
     /// overwritten, as far as the names tell.
-    pub fn examine(path: &Path, wanted: &[TableName], content: Content) -> Result<Place> {
+    pub fn examine(path: &Path, wanted: &[TableName]) -> Result<Place> {
         let is_directory = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
         if is_directory {
             return Ok(Place::Directory(path.to_owned()));
@@ -48,9 +48,6 @@ impl Place {
         if is_csv && (wanted.len() != 1 || wanted[0].is_pattern()) {
             return Err(Error::new(ErrorKind::Usage, "a CSV file holds one table")
                 .hint("Name one table, or a file that ends in .dump or .sql."));
-        }
-        if is_csv && content == Content::SchemaAndData {
-            tracing::debug!("CSV has rows only");
         }
         Ok(Place::File(path.to_owned()))
     }
@@ -200,7 +197,6 @@ fn failed(path: &Path, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::Place;
-    use crate::commands::drill::extract::Content;
     use crate::error::ErrorKind;
 
     #[test]
@@ -208,9 +204,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let one = ["orders".parse().unwrap()];
         let both = ["orders".parse().unwrap(), "items".parse().unwrap()];
-        let look = |path: &std::path::Path, wanted: &[_]| {
-            Place::examine(path, wanted, Content::SchemaAndData)
-        };
+        let look = |path: &std::path::Path, wanted: &[_]| Place::examine(path, wanted);
         let folder = look(scratch.path(), &both).unwrap();
         assert_eq!(folder, Place::Directory(scratch.path().to_owned()));
         let new = scratch.path().join("new/");

@@ -8,6 +8,7 @@ mod transfer;
 mod files;
 pub mod report;
 mod notes;
+mod run;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub use destination::Destination;
 pub use files::Place;
 pub use names::TableName;
 pub use report::{Report, TableBack};
+pub use run::run;
 pub use staging::NewPlace;
 
 /// What is asked for.
@@ -59,11 +61,19 @@ impl Content {
 #[derive(Debug)]
 pub struct Prepared {
     request: Request,
-    /// The only one that need be restored; `None`: that is not known yet.
+    /// Which database it is most likely about; `None`: that is not known yet.
     pub database: Option<String>,
+    /// Whether that was said.
+    is_named: bool,
     /// In words.
     pub into: String,
-    files: Option<Place>,
+    to: Ready,
+}
+
+#[derive(Debug)]
+enum Ready {
+    Files(Place),
+    Database(Box<Destination>),
 }
 
 /// What came of it.
@@ -85,25 +95,29 @@ pub fn prepare(request: Request) -> Result<Prepared> {
             .hint("Extract from one database at a time."));
     }
     let named = named.first().map(|name| (*name).clone());
-    let (into, files, there) = match &request.to {
+    let is_named = named.is_some();
+    let (into, to, there) = match &request.to {
         To::Files(path) => {
-            let place = Place::examine(path, &request.tables, request.content)?;
-            (place.path().display().to_string(), Some(place), None)
+            let place = Place::examine(path, &request.tables)?;
+            (place.path().display().to_string(), Ready::Files(place), None)
         }
         To::Database(destination) => {
             if destination.place.name.is_some() && request.tables.len() != 1 {
-                return Err(Error::new(ErrorKind::Usage, "a new name is for one table")
-                    .hint("Say --into-schema NAME for several."));
+                return Err(one_name(ErrorKind::Usage));
             }
             let (database, server) = destination
                 .look(&request.tables, request.content)
                 .context(|| "look at the destination")?;
-            (format!("{server}/{database}"), None, Some(database))
+            let ready = Ready::Database(destination.clone());
+            (format!("{server}/{database}"), ready, Some(database))
         }
     };
     // The one that was lost is most likely of the same name.
-    let database = named.or(there);
-    Ok(Prepared { request, database, into, files })
+    Ok(Prepared { database: named.or(there), is_named, into, to, request })
+}
+
+fn one_name(kind: ErrorKind) -> Error {
+    Error::new(kind, "a new name is for one table").hint("Say --into-schema NAME for several.")
 }
 
 impl Prepared {
@@ -115,29 +129,28 @@ impl Prepared {
     /// told of bytes.
     pub fn bring_back(&self, server: &Recovered, progress: &dyn Fn(u64)) -> Result<Outcome> {
         let request = &self.request;
-        let database = tables::database(server, self.database.as_deref())?;
+        let database = tables::database(server, self.database.as_deref(), self.is_named)?;
         let mut connection = server.connect(&database)?;
         let found = tables::find(&mut connection, &request.tables)?;
-        if let To::Database(destination) = &request.to
-            && destination.place.name.is_some()
-            && found.len() != 1
-        {
-            return Err(Error::new(ErrorKind::Refused, "a new name is for one table")
-                .hint("Say --into-schema NAME for several."));
-        }
         let notes = notes::of(&mut connection, &found, request)?;
         drop(connection);
         let what = (database.as_str(), found.as_slice());
-        let tables = match (&request.to, &self.files) {
-            (To::Database(destination), _) => {
+        let tables = match &self.to {
+            Ready::Database(destination)
+                if destination.place.name.is_some() && found.len() != 1 =>
+            {
+                return Err(one_name(ErrorKind::Refused));
+            }
+            Ready::Database(destination) => {
                 transfer::carry_over(server, what, request, destination, progress)?
             }
-            (To::Files(path), None) => {
-                let place = Place::File(path.clone());
-                files::write(server, what, request, &place, progress)?
-            }
-            (To::Files(_), Some(place)) => files::write(server, what, request, place, progress)?,
+            Ready::Files(place) => files::write(server, what, request, place, progress)?,
         };
         Ok(Outcome { database, tables, notes })
+    }
+
+    fn tables_in_words(&self) -> String {
+        let names = self.request.tables.iter().map(ToString::to_string);
+        names.collect::<Vec<_>>().join(", ")
     }
 }

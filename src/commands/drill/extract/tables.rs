@@ -48,11 +48,12 @@ struct Relation {
     is_partition: bool,
 }
 
-/// The database they are in: the one that is named, else the only one there is.
-pub fn database(server: &Recovered, named: Option<&str>) -> Result<String> {
+/// The database they are in: the one that is named, the likely one, or the only one there was.
+pub fn database(server: &Recovered, likely: Option<&str>, is_named: bool) -> Result<String> {
     let all = server.databases()?;
     let list = || all.join(", ");
-    match named {
+    let is_there = |name: &&str| all.iter().any(|database| database == name);
+    match likely.filter(|name| is_named || is_there(name)) {
         Some(named) if all.iter().any(|database| database == named) => Ok(named.to_owned()),
         Some(named) => Err(Error::new(
             ErrorKind::Refused,

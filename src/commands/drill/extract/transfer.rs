@@ -14,7 +14,11 @@ use crate::commands::drill::extract::staging;
 use crate::commands::drill::extract::tables::Table;
 use crate::commands::drill::extract::{Content, Request};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::host::termination;
 use crate::postgres::connection::Connection;
+
+const TOLD_TO_STOP: &str = "walden: extract: told to stop while the live database was committing \
+                            (hint: Look there whether the tables have come.)";
 
 /// Of one side.
 struct Source<'s> {
@@ -71,7 +75,7 @@ pub fn carry_over(
         source.set_sequences(&mut live, &staged)?;
     }
     source.define(&mut live, "post-data", &staged, request)?;
-    live.query("COMMIT").context(|| "commit")?;
+    commit(&mut live)?;
     for table in &back {
         // A plan without statistics would be a poor welcome; without them it is all there.
         if let Err(error) = live.query(&format!("ANALYZE {}", table.into)) {
@@ -79,6 +83,12 @@ pub fn carry_over(
         }
     }
     Ok(back)
+}
+
+/// Told to stop, it is let through: else nobody would know whether it came about.
+fn commit(live: &mut Connection) -> Result<()> {
+    let _last = termination::last_step(TOLD_TO_STOP);
+    live.query("COMMIT").context(|| "commit").map(|_| ())
 }
 
 pub fn source_session(server: &Recovered, database: &str) -> Result<Connection> {
