@@ -105,6 +105,9 @@ mod combine;
 /// Backups and restores amid what goes wrong.
 mod large_faults;
 
+/// `report`: one page of evidence, in a browser.
+mod report;
+
 /// `find`: what happened, told from what only looks like it.
 mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
