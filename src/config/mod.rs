@@ -5,8 +5,8 @@ pub mod sections;
 mod file;
 mod environment;
 mod precedence;
-mod values;
-mod suggest;
+pub mod values;
+pub mod suggest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use crate::storage::s3;
 pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
-    BackupMode, BackupSettings, Checkpoint, FetchSettings, ObjectiveSettings, OnInvalid,
-    PushSettings, RepositorySettings, RestoreSettings,
+    BackupMode, BackupSettings, Checkpoint, DrillSettings, FetchSettings, ObjectiveSettings,
+    OnInvalid, PushSettings, RepositorySettings, RestoreSettings,
 };
 
 use precedence::{Merged, Written};
@@ -77,6 +77,7 @@ pub struct Settings {
     pub fetch: FetchSettings,
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
+    pub drill: DrillSettings,
     pub objectives: ObjectiveSettings,
     pub output: Output,
     /// The file that was read, absolute; `None` where there is none.
@@ -155,6 +156,7 @@ impl Settings {
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
+            drill: DrillSettings::interpret(merged)?,
             objectives: ObjectiveSettings::interpret(merged)?,
             output,
             config_file,

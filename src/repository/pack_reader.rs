@@ -21,6 +21,9 @@ const SMALL_BYTES: u64 = 256 << 10;
 const GAP_BYTES: u64 = 1 << 20;
 const GAP_BYTES_ON_DISK: u64 = 32 << 10;
 
+/// A pack's header has no digest and no summary: far more than any.
+const HEADER_BYTES: u64 = 16 << 10;
+
 /// Takes what a pack holds, in the order of the stream.
 pub trait PackSink {
     /// Raw bytes of the pack, from `at` on. There may be more of them than were wanted, and when
@@ -71,6 +74,14 @@ impl<'a> PackReader<'a> {
             ErrorKind::Corrupt => error.hint(LOST),
             _ => error,
         })
+    }
+
+    /// By one small request: whether the object is the one that the manifest means.
+    pub fn expect_header(&self, manifest: &Manifest, number: u32) -> Result<()> {
+        let key = self.home.pack_key(&manifest.id, number);
+        let (start, _) = self.home.storage.get_start(&key, HEADER_BYTES)?;
+        let (header, _) = Header::split(&start).map_err(|error| unopened(error, &key))?;
+        Place { manifest, number, key: &key }.expect(&header)
     }
 
     fn read_pack(

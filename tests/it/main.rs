@@ -92,6 +92,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `verify`: what it finds, and that it finds nothing where nothing is wrong.
+mod verify;
+
 /// `restore` into what is there already, in several attempts, and in part.
 mod restore_delta;
 
@@ -109,6 +112,12 @@ mod plan_property;
 
 /// The story a newcomer sees.
 mod demo;
+
+/// What a drill asks of the server it has recovered.
+mod drill_checks;
+
+/// Tables brought back as they were.
+mod extract;
 
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]

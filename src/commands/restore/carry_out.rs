@@ -76,7 +76,8 @@ impl Prepared {
                 let file_systems = file_systems(directories)?;
                 let targets = Targets::new(placement, self.owner());
                 self.finish_empty(&targets)?;
-                let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate);
+                let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate)
+                    .by(self.request.deadline);
                 Work::of_all(&self.chain.manifests, placement).carry_out(&fetch, jobs)?;
                 place::expect_whole(&targets)?;
                 let (fetched, written) = (fetch.fetched(), placement.bytes());
@@ -109,7 +110,8 @@ impl Prepared {
         let mut targets = Targets::new(&self.placement, self.owner());
         let renewal = Renewal::prepare(chain, &mut targets, found, jobs)?;
         self.finish_empty(&targets)?;
-        let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate);
+        let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate)
+            .by(self.request.deadline);
         let renewed = renewal.carry_out(&comparer, &fetch)?;
         place::expect_whole(&targets)?;
         Ok(Done {

@@ -13,6 +13,7 @@ use crate::commands::restore::placement::Placement;
 use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
+use crate::host::clock::Deadline;
 use crate::repository::{Home, Manifest, PackReader, PackSink};
 
 /// What is to be fetched, pack by pack.
@@ -70,6 +71,7 @@ pub struct Fetch<'a> {
     /// Is told the raw bytes placed, from any thread.
     pub progress: &'a (dyn Fn(u64) + Sync),
     bandwidth: Bandwidth,
+    deadline: Option<Deadline>,
     fetched: AtomicU64,
 }
 
@@ -82,7 +84,17 @@ impl<'a> Fetch<'a> {
         max_rate: Option<u64>,
     ) -> Fetch<'a> {
         let (bandwidth, fetched) = (Bandwidth::new(max_rate), AtomicU64::new(0));
-        Fetch { home, targets, progress, bandwidth, fetched }
+        Fetch { home, targets, progress, bandwidth, deadline: None, fetched }
+    }
+
+    /// No pack is begun after it.
+    #[must_use]
+    pub fn by(self, deadline: Option<Deadline>) -> Self {
+        Fetch { deadline, ..self }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.has_passed())
     }
 
     /// One for each thread.
@@ -106,8 +118,9 @@ impl<'a> Fetch<'a> {
         let Task { source, number, wanted } = task;
         let manifest = &chain[*source];
         let (ranges, expected) = (task.ranges(chain), task.stored(chain));
-        if !self.bandwidth.take(expected, is_over) {
-            return Ok(());
+        let is_over = || is_over() || self.is_late();
+        if self.is_late() || !self.bandwidth.take(expected, &is_over) {
+            return if self.is_late() { Err(late()) } else { Ok(()) };
         }
         let Fetch { targets, progress, .. } = *self;
         let begin = pack_range(manifest, *number).start;
@@ -115,9 +128,14 @@ impl<'a> Fetch<'a> {
         let bytes = reader.read(manifest, *number, &ranges, &mut spread);
         let bytes = bytes.context(|| format!("place pack {number} of backup {}", manifest.id))?;
         self.fetched.fetch_add(bytes, Ordering::Relaxed);
-        self.bandwidth.take(bytes.saturating_sub(expected), is_over);
+        self.bandwidth.take(bytes.saturating_sub(expected), &is_over);
         Ok(())
     }
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::CouldNotCheck, "the time that was given is over")
+        .hint("Give it more, or more jobs.")
 }
 
 /// One pack's part of the stream, piece by piece.
