@@ -31,7 +31,7 @@ struct Heard {
 }
 
 /// A backup is bounded in what it reads, a restore in what it fetches: each so that it takes
-/// `BENCH_PROGRESS_SECONDS`, where it is given; with 0 it goes as fast as it can, from a cold cache.
+/// `BENCH_PROGRESS_SECONDS`, where it is given; with 0 as fast as it goes, from a cold cache.
 pub fn run(stage: &Stage) {
     let asked = std::env::var("BENCH_PROGRESS_SECONDS").ok();
     let lasting: f64 = asked.and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
