@@ -130,10 +130,11 @@ impl Reach {
                     reach.usable.remove(&backup.id);
                 }
             }
-            if !window.windows.is_empty() {
-                let mut times: Vec<_> =
-                    window.windows.iter().map(|it| (it.earliest, it.latest)).collect();
-                times.sort();
+            // What ends on the way to it is of its past all the same.
+            let all = window.on_the_way.iter().chain(&window.windows);
+            let mut times: Vec<_> = all.map(|it| (it.earliest, it.latest)).collect();
+            times.sort();
+            if !times.is_empty() {
                 reach.times.insert(window.timeline, times);
             }
         }

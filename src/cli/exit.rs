@@ -63,13 +63,22 @@ pub const BACKUP_STATUS: &str = "\
 Exit status:
    0  the backup is complete, and so is the WAL it needs
    2  usage or configuration
-   4  refused, nothing changed
+   4  refused, nothing changed: among others, there is no such --parent
    5  the backup is complete, but pages are damaged on the server itself: see the warnings
    6  PostgreSQL or this machine did not let us
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
   30  what was stored or read does not match its checksum
   70  bug in walden
   75  interrupted";
+
+pub const DRILL_STATUS: &str = "\
+Exit status:
+   0  passed: everything that was asked for was done, and came out right
+   2  usage or configuration
+   5  failed: recovery does not work, ends elsewhere, takes too long, or an answer is wrong
+   6  not completed: something could not be done or asked, and nothing was wrong until then
+  70  bug in walden
+  75  interrupted; everything was removed";
 
 pub const WINDOW_STATUS: &str = "\
 Exit status:
@@ -79,6 +88,16 @@ Exit status:
    20  store unreachable or not the right place   21  not allowed   22  throttled
    30  what was read does not match its checksum
    70  bug in walden";
+
+pub const REPORT_STATUS: &str = "\
+Exit status:
+   0  written, whatever it says
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   6  the page could not be written
+  20  store unreachable or not the right place   21  not allowed   22  throttled
+  30  what was read does not match its checksum
+  70  bug in walden";
 
 pub const FIND_STATUS: &str = "\
 Exit status:

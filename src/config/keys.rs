@@ -366,6 +366,36 @@ pub const KEYS: &[Key] = &[
         meaning: "The most that `verify --deep` reads in a second. Unset: no limit.",
     },
     Key {
+        path: "drill.directory",
+        kind: Kind::Path,
+        default: None,
+        example: "/srv/drills",
+        meaning: "Where drills make their directories, each of the size of the cluster. Unset: \
+                  `state_dir` where that is set, else /var/tmp.",
+    },
+    Key {
+        path: "drill.memory",
+        kind: Kind::Size { min: 16 << 20, max: 1 << 40 },
+        default: Some("128MiB"),
+        example: "1GiB",
+        meaning: "The shared buffers of the server that a drill starts.",
+    },
+    Key {
+        path: "drill.nice",
+        kind: Kind::Number { min: 0, max: 19 },
+        default: Some("10"),
+        example: "19",
+        meaning: "The priority of a drill and of its server for the processor, and by it for the \
+                  disk; 19 is the lowest.",
+    },
+    Key {
+        path: "drill.timeout",
+        kind: Kind::Span,
+        default: Some("12h"),
+        example: "4h",
+        meaning: "How long a drill may take; then it ends with 6 and cleans up.",
+    },
+    Key {
         path: "objectives.rto",
         kind: Kind::Span,
         default: None,

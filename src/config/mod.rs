@@ -5,8 +5,8 @@ pub mod sections;
 mod file;
 mod environment;
 mod precedence;
-mod values;
-mod suggest;
+pub mod values;
+pub mod suggest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use crate::storage::s3;
 pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
-    BackupMode, BackupSettings, Checkpoint, FetchSettings, ObjectiveSettings, OnInvalid,
-    PushSettings, RepositorySettings, RestoreSettings, VerifySettings,
+    BackupMode, BackupSettings, Checkpoint, DrillSettings, FetchSettings, ObjectiveSettings,
+    OnInvalid, PushSettings, RepositorySettings, RestoreSettings, VerifySettings,
 };
 
 pub use values::share;
@@ -80,6 +80,7 @@ pub struct Settings {
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
     pub verify: VerifySettings,
+    pub drill: DrillSettings,
     pub objectives: ObjectiveSettings,
     pub output: Output,
     /// The file that was read, absolute; `None` where there is none.
@@ -159,6 +160,7 @@ impl Settings {
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
             verify: VerifySettings::interpret(merged)?,
+            drill: DrillSettings::interpret(merged)?,
             objectives: ObjectiveSettings::interpret(merged)?,
             output,
             config_file,

@@ -171,6 +171,24 @@ impl Home {
         Ok(found)
     }
 
+    /// What an index says of a segment that the object itself does not say; every header is read.
+    pub fn index_lie(&self, timeline: TimelineId, log: u32) -> Result<Option<String>> {
+        let listed = self.listed_log(timeline, log, false)?;
+        let stored = self.index(&listed, &mut LogIndex::default())?;
+        let known = stored.map(|stored| trusted(stored, &listed)).unwrap_or_default();
+        let indexed: Vec<&ListedSegment> =
+            listed.segments.iter().filter(|segment| known.contains_key(&segment.name)).collect();
+        let mut told = indexed.iter().zip(self.headers(&indexed)?);
+        let lie = told.find_map(|(segment, told)| {
+            let told = told.filter(|told| told.fault.is_none())?;
+            let is_same = known.get(&segment.name)?.digest == told.digest;
+            (!is_same).then(|| {
+                format!("what it says of {} is not what that object says of itself", segment.name)
+            })
+        });
+        Ok(lie)
+    }
+
     /// The segments of a timeline that the store lists, log file by log file, from `first_log` on.
     pub fn listed_logs(&self, timeline: TimelineId, first_log: u32) -> Result<Vec<ListedLog>> {
         let after = (first_log > 0).then(|| self.log_key(timeline, first_log));

@@ -97,15 +97,18 @@ impl<'a> PackReader<'a> {
         if bytes == 0 {
             return Ok(0);
         }
-        if bytes * 2 > size || stored <= SMALL_BYTES {
+        if bytes * 2 > size {
             return self.read_whole(place, sink);
+        }
+        if stored <= SMALL_BYTES {
+            return self.read_of_whole(place, wanted, sink);
         }
         let table = self.seek_table(place)?;
         let frames = frames_of(&table, wanted);
         let spans = spans(table.header, &frames, self.gap_bytes);
         let in_spans: u64 = spans.iter().map(|span| span.end - span.start).sum();
         if in_spans * 5 > stored * 3 {
-            return self.read_whole(place, sink);
+            return self.read_of_whole(place, wanted, sink);
         }
         let mut frames = frames.into_iter().peekable();
         for (index, span) in spans.iter().enumerate() {
@@ -125,13 +128,28 @@ impl<'a> PackReader<'a> {
         Ok(in_spans + stored.min(TAIL_BYTES))
     }
 
+    /// In one request all; of it only what is wanted is opened, which costs more than to fetch it
+    /// where content compresses well.
+    fn read_of_whole(
+        &mut self,
+        place: &Place<'_>,
+        wanted: &[Range<u64>],
+        sink: &mut impl PackSink,
+    ) -> Result<u64> {
+        let (sealed, _, table) = self.get_whole(place)?;
+        let mut frames = frames_of(&table, wanted).into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let stored = &sealed[frame.stored.start as usize..frame.stored.end as usize];
+            self.open(place, frame, stored, sink)?;
+            if frames.peek().is_none_or(|next| next.raw.start != frame.raw.end) {
+                self.hand_over(frame.raw.end, sink)?;
+            }
+        }
+        Ok(sealed.len() as u64)
+    }
+
     fn read_whole(&mut self, place: &Place<'_>, sink: &mut impl PackSink) -> Result<u64> {
-        let sealed = self.home.storage.get(place.key)?;
-        let (header, _) = Header::split(&sealed).map_err(|e| unopened(e, place.key))?;
-        place.expect(&header)?;
-        let table = SeekTable::parse(&sealed, sealed.len() as u64);
-        let table = table.map_err(|error| unopened(error, place.key))?;
-        place.expect_size(&table)?;
+        let (sealed, header, table) = self.get_whole(place)?;
         let mut crc32 = crc32fast::Hasher::new();
         for frame in table.frames() {
             let stored = &sealed[frame.stored.start as usize..frame.stored.end as usize];
@@ -144,6 +162,16 @@ impl<'a> PackReader<'a> {
             return Err(unopened(wrong, place.key));
         }
         Ok(sealed.len() as u64)
+    }
+
+    fn get_whole(&self, place: &Place<'_>) -> Result<(Bytes, Header, SeekTable)> {
+        let sealed = self.home.storage.get(place.key)?;
+        let (header, _) = Header::split(&sealed).map_err(|e| unopened(e, place.key))?;
+        place.expect(&header)?;
+        let table = SeekTable::parse(&sealed, sealed.len() as u64);
+        let table = table.map_err(|error| unopened(error, place.key))?;
+        place.expect_size(&table)?;
+        Ok((sealed, header, table))
     }
 
     /// One request, and another one where the table is unusually long.

@@ -105,13 +105,29 @@ mod combine;
 /// Backups and restores amid what goes wrong.
 mod large_faults;
 
+/// `report`: one page of evidence, in a browser.
+mod report;
+
 /// `find`: what happened, told from what only looks like it.
 mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
 
+/// `verify` on repositories that somebody damaged.
+mod sabotage;
+
+/// `drill` at random commits of a restless cluster, beside a live one, and killed.
+mod rehearsal;
+
 /// The story a newcomer sees.
 mod demo;
+mod drill;
+
+/// What a drill asks of the server it has recovered.
+mod drill_checks;
+
+/// Tables brought back as they were.
+mod extract;
 
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]

@@ -134,7 +134,7 @@ impl Court<'_> {
                 "as of the others of its kind: there are too many to weigh each".to_owned()
             }
             (Cost::Wal(..), Some(loss)) => self.of_wal(problem, loss),
-            (Cost::Backup(id), Some(loss)) => of_backup(id, loss),
+            (Cost::Backup(id), Some(loss)) => self.of_backup(id, loss),
             (Cost::History(timeline), Some(loss)) => {
                 let file = WalFileName::History(*timeline);
                 sentences(
@@ -170,6 +170,28 @@ impl Court<'_> {
         match is_needed {
             true => "recovery ends before it; no commit that is known is lost".to_owned(),
             false => "none: no backup needs it".to_owned(),
+        }
+    }
+
+    fn of_backup(&self, id: &BackupId, loss: &Loss) -> String {
+        let others: Vec<&String> =
+            loss.backups.iter().filter(|lost| *lost != id.as_str()).collect();
+        let also = match others.as_slice() {
+            [] => String::new(),
+            [only] => format!(", nor {only}, which rests on it"),
+            many => format!(", nor {}, which rest on it", listing(many)),
+        };
+        let first = format!("backup {id} cannot be restored{also}");
+        let is_known = self.world.backups.iter().any(|backup| backup.id == id.as_str());
+        let alone = match is_known {
+            true => {
+                "recovery to any time there was still works from older backups, but takes longer"
+            }
+            false => "of what time it was cannot be told any more, nor what was lost with it alone",
+        };
+        match loss.stretches.is_empty() {
+            true => format!("{first}; {alone}"),
+            false => format!("{first}; {}", times(loss)),
         }
     }
 
@@ -213,23 +235,6 @@ fn missing(found: &Break) -> String {
             format!("{count} segments are missing, from this one to {last}")
         }
         (count, _) => format!("{count} segments are missing from this one on"),
-    }
-}
-
-fn of_backup(id: &BackupId, loss: &Loss) -> String {
-    let others: Vec<&String> = loss.backups.iter().filter(|lost| *lost != id.as_str()).collect();
-    let also = match others.as_slice() {
-        [] => String::new(),
-        [only] => format!(", nor {only}, which rests on it"),
-        many => format!(", nor {}, which rest on it", listing(many)),
-    };
-    let first = format!("backup {id} cannot be restored{also}");
-    match loss.stretches.is_empty() {
-        true => format!(
-            "{first}; recovery to any time there was still works from older backups, but takes \
-             longer"
-        ),
-        false => format!("{first}; {}", times(loss)),
     }
 }
 

@@ -132,7 +132,7 @@ struct Looked {
 pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> {
     let repository = app.repository(Retries::PerCall(RETRY_FOR))?;
     let pgdata = data_directory::find(None, app.settings.pgdata.as_deref());
-    let home = window::home(&repository, request.system_identifier, pgdata.as_deref())
+    let home = window::find_home(&repository, request.system_identifier, pgdata.as_deref())
         .map_err(not_looked_at)?;
     let deed = Deed::begin(Verb::Verify);
     let mut book = Notebook::default();
@@ -190,7 +190,7 @@ fn look(
     if request.is_of_all() {
         progress.enter("looking at what else is there");
         let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-        strays::look(home, &contents, &ids, &mut book);
+        strays::look(home, &contents, &ids, request.deep, &mut book);
     }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();

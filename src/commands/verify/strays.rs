@@ -9,7 +9,14 @@ use crate::repository::{BackupId, Contents, Home, Kept, Object};
 
 const TAKES_ROOM: &str = "none: nobody reads it, it takes room";
 
-pub fn look(home: &Home, contents: &Contents, backups: &BTreeSet<BackupId>, book: &mut Notebook) {
+/// `deep`: what indexes say is held against the headers of the segments themselves.
+pub fn look(
+    home: &Home,
+    contents: &Contents,
+    backups: &BTreeSet<BackupId>,
+    deep: bool,
+    book: &mut Notebook,
+) {
     let mut partial: Vec<&Object> = Vec::new();
     for object in &contents.objects {
         let key = home.key_of(&object.kept);
@@ -24,7 +31,12 @@ pub fn look(home: &Home, contents: &Contents, backups: &BTreeSet<BackupId>, book
                 let cost = "none for a recovery, which never asks for it";
                 read_or_note(home, name, cost, book);
             }
-            Kept::Index(timeline, log) => index(home, *timeline, *log, book),
+            Kept::Index(timeline, log) => {
+                index(home, *timeline, *log, book);
+                if deep {
+                    index_lie(home, *timeline, *log, book);
+                }
+            }
             Kept::Hold(id) if !backups.contains(id) => {
                 let what = "it holds a backup that is not there";
                 book.problems.push(Problem::note(key, what, "none"));
@@ -62,6 +74,21 @@ fn index(home: &Home, timeline: TimelineId, log: u32, book: &mut Notebook) {
             Problem::note(key, what, "none: it saves requests, and what it says wrong is not used")
                 .advise("Remove it: it is written anew."),
         ),
+        Err(error) => book.skip(key, error),
+    }
+}
+
+/// A cache that is believed.
+fn index_lie(home: &Home, timeline: TimelineId, log: u32, book: &mut Notebook) {
+    let key = home.index_key(timeline, log);
+    match home.index_lie(timeline, log) {
+        Ok(None) => {}
+        Ok(Some(what)) => {
+            let cost = "PostgreSQL can replay this WAL, but window, find and restore decide by the \
+                        index: they may tell wrong times and commits";
+            let problem = Problem::damage(key, what, Cost::Said(cost.to_owned()));
+            book.problems.push(problem.advise("Remove it: it is written anew."));
+        }
         Err(error) => book.skip(key, error),
     }
 }

@@ -12,6 +12,7 @@ mod activities;
 pub mod digester;
 pub mod link;
 pub mod agreement;
+pub mod tablespaces;
 #[cfg(test)]
 pub mod samples;
 
