@@ -1,5 +1,7 @@
 //! `walden drill`: flags to a request, the record to words; `text` has them.
 
+mod checks;
+mod extract;
 mod text;
 
 use std::num::NonZeroUsize;
@@ -13,7 +15,7 @@ use crate::cli::exit;
 use crate::cli::progress::shown;
 use crate::cli::restore::{Point, jobs, own_program};
 use crate::commands::App;
-use crate::commands::drill::{self, Request, Wish, checks, guard, sweep};
+use crate::commands::drill::{self, Request, Wish, guard, sweep};
 use crate::commands::progress::Progress;
 use crate::commands::restore::destination::absolute;
 use crate::config::values;
@@ -43,10 +45,11 @@ const TOLD_TO_STOP: &str = "walden: drill: told to stop (hint: Nothing of it is 
 #[derive(Debug, clap::Args)]
 pub struct Drill {
     /// A commit drawn by lot; this is what is done if no target is said.
-    #[arg(long, conflicts_with_all = ["latest", "Point"], help_heading = TARGET)]
+    #[arg(long, conflicts_with_all = ["latest", "Point", "extract"], help_heading = TARGET)]
     random: bool,
     /// Draws the same commit again, as long as the repository is the same.
-    #[arg(long, value_name = "N", conflicts_with_all = ["latest", "Point"], help_heading = TARGET)]
+    #[arg(long, value_name = "N", conflicts_with_all = ["latest", "Point", "extract"],
+          help_heading = TARGET)]
     seed: Option<u32>,
     /// The end of the archived WAL, as --target-latest.
     #[arg(long, conflicts_with = "Point", help_heading = TARGET)]
@@ -97,8 +100,12 @@ pub struct Drill {
     /// How long it may take: 45min, 2h.
     #[arg(long, value_name = "SPAN", value_parser = span, help_heading = HOST)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    checks: checks::Checks,
+    #[command(flatten)]
+    extract: extract::Extract,
     /// Leave the server running, and say how to connect to it and how to remove it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "extract")]
     keep: bool,
     /// Only remove what earlier drills left behind or kept.
     #[arg(long, conflicts_with_all = ["keep", "random", "seed", "latest", "Point"])]
@@ -129,19 +136,15 @@ impl Drill {
             print!("{}", text::swept(&swept));
             return Ok(());
         }
-        let wanted = checks::Wanted::default();
+        if self.extract.is_asked() {
+            return self.bring_back(app);
+        }
+        let wanted = self.checks.wanted(self.pg_bin.clone())?;
         let request = self.request(app)?;
-        termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
-        let limit = request.timeout + GRACE;
-        watchdog::start(limit, exit::code(ErrorKind::CouldNotCheck), move || {
-            let seconds = limit.as_secs();
-            format!(
-                "walden: drill: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)"
-            )
-        });
+        watch(&request);
         let progress = Progress::default();
         let ask = |server: &drill::Recovered, previous: Option<&DrillRecord>| {
-            checks::ask(server, &wanted, previous)
+            drill::checks::ask(server, &wanted, previous)
         };
         let record = shown(&progress, output, || drill::run(app, &request, &ask, &progress))?;
         match output.json {
@@ -185,6 +188,16 @@ impl Drill {
             program: own_program()?,
         })
     }
+}
+
+/// However it goes, it ends, and cleans up.
+fn watch(request: &Request) {
+    termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
+    let limit = request.timeout + GRACE;
+    watchdog::start(limit, exit::code(ErrorKind::CouldNotCheck), move || {
+        let seconds = limit.as_secs();
+        format!("walden: drill: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)")
+    });
 }
 
 /// It must be there: a missing one is most likely a disk that is not mounted.

@@ -6,7 +6,7 @@ mod file;
 mod environment;
 mod precedence;
 pub mod values;
-mod suggest;
+pub mod suggest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -111,6 +111,12 @@ mod plan_property;
 mod demo;
 mod drill;
 
+/// What a drill asks of the server it has recovered.
+mod drill_checks;
+
+/// Tables brought back as they were.
+mod extract;
+
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]
 mod stores;

@@ -18,6 +18,7 @@ mod record;
 mod rehearsal;
 mod dump;
 pub mod checks;
+pub mod extract;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub use point::Wish;
 pub use recovered::Recovered;
 
 use checks::Answers;
-use rehearsal::Rehearsal;
+use rehearsal::{Purpose, Rehearsal};
 
 /// What a drill is asked to do.
 #[derive(Debug, Clone)]
@@ -88,7 +89,8 @@ pub fn run(app: &App, request: &Request, ask: Ask<'_>, progress: &Progress) -> R
     let (repository, home) = find(app, request).map_err(not_begun)?;
     let id = BackupId::new(deed.began(), fastrand::u16(..));
     let record = record::begin(&home, &repository, id, &deed);
-    let mut rehearsal = Rehearsal { app, request, repository, home, deadline, record };
+    let purpose = Purpose::Evidence;
+    let mut rehearsal = Rehearsal { app, request, purpose, repository, home, deadline, record };
     progress.enter("choosing");
     rehearsal.carry_out(ask, progress);
     let Rehearsal { home, mut record, .. } = rehearsal;

@@ -25,7 +25,7 @@ use crate::host::termination;
 use crate::postgres::installation::Installation;
 use crate::postgres::recovery_settings::{rehearsal_command, shell_word};
 use crate::postgres::server::Stop;
-use crate::repository::drill_record::{DrillRecord, Kept, Verdict};
+use crate::repository::drill_record::{Check, DrillRecord, Kept, Verdict};
 use crate::repository::{Home, Repository};
 
 const STATE_VARIABLE: &str = "WALDEN_STATE_DIR";
@@ -35,10 +35,21 @@ const STOP: std::time::Duration = std::time::Duration::from_secs(20);
 pub struct Rehearsal<'a> {
     pub app: &'a App,
     pub request: &'a Request,
+    pub purpose: Purpose,
     pub repository: Repository,
     pub home: Home,
     pub deadline: Deadline,
     pub record: DrillRecord,
+}
+
+/// What the recovered server is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see whether it can be recovered.
+    Evidence,
+    /// For some of what is in it, which must not be taken from another point: of this database, if
+    /// it is known and the backup has it, else of all.
+    Tables { database: Option<String> },
 }
 
 type Step<T> = std::result::Result<T, Finding>;
@@ -54,6 +65,13 @@ impl Rehearsal<'_> {
         }
         // Told to stop, it is not for this thread to say how the drill went.
         termination::stand_still_if_leaving();
+    }
+
+    /// As `carry_out`, for those who need what went wrong as an error.
+    pub fn attempt(&mut self, ask: Ask<'_>, progress: &Progress) -> Result<()> {
+        let outcome = self.rehearse(ask, progress).map_err(|finding| finding.error);
+        termination::stand_still_if_leaving();
+        outcome
     }
 
     fn rehearse(&mut self, ask: Ask<'_>, progress: &Progress) -> Step<()> {
@@ -208,12 +226,22 @@ impl Rehearsal<'_> {
             max_rate: self.request.max_rate.or(self.app.settings.restore.max_rate),
             deadline: Some(self.deadline),
             delta: false,
-            include_databases: Vec::new(),
+            include_databases: self.databases(&decided),
             jobs: self.request.jobs,
             fetch_call: self.fetch_call(scratch)?,
         };
         destination::refuse_dangerous(scratch.path(), &self.repository.url())?;
         restore::prepare_decided(&self.repository, decided, request)
+    }
+
+    /// Which databases are restored with their content; none: all of them.
+    fn databases(&self, decided: &Decided) -> Vec<String> {
+        let Purpose::Tables { database: Some(wanted) } = &self.purpose else { return Vec::new() };
+        let backup = decided.decision.backup.id.parse();
+        let names = backup.and_then(|id| self.home.names(&id)).ok().flatten();
+        let has_it = names.is_some_and(|names| names.databases().any(|(_, name)| name == wanted));
+        // One that was made later comes with the WAL.
+        if has_it { vec![wanted.clone()] } else { Vec::new() }
     }
 
     /// `fetch` keeps what it remembers in our directory, and nothing in anybody else's.
@@ -273,6 +301,7 @@ impl Rehearsal<'_> {
         let mut checks = expected.compare(&ended, &server);
         checks.append(&mut self.record.checks);
         self.record.checks = checks;
+        self.expect_the_point_that_was_asked_for()?;
         let previous = self.previous();
         let Answers { checks, tables } = ask(&server, previous.as_ref());
         self.record.checks.extend(checks);
@@ -280,6 +309,21 @@ impl Rehearsal<'_> {
         let checks_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.record.timings.checks_ms = Some(checks_ms);
         Ok(())
+    }
+
+    /// Rows of another point would look just like those that are wanted.
+    fn expect_the_point_that_was_asked_for(&self) -> Step<()> {
+        let is_wrong = |check: &&Check| check.kind == "target" && check.verdict == Verdict::Failed;
+        match self.record.checks.iter().find(is_wrong) {
+            Some(check) if self.purpose != Purpose::Evidence => Err(Finding::wrong(
+                Error::new(
+                    ErrorKind::FoundWrong,
+                    format!("recovery ended elsewhere: {}: {}", check.what, check.answer),
+                )
+                .hint("Nothing was brought back: walden verify looks for what is wrong."),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The newest that counted rows, else the newest there is.
