@@ -63,7 +63,7 @@ pub const BACKUP_STATUS: &str = "\
 Exit status:
    0  the backup is complete, and so is the WAL it needs
    2  usage or configuration
-   4  refused, nothing changed
+   4  refused, nothing changed: among others, there is no such --parent
    5  the backup is complete, but pages are damaged on the server itself: see the warnings
    6  PostgreSQL or this machine did not let us
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
@@ -88,6 +88,16 @@ Exit status:
    20  store unreachable or not the right place   21  not allowed   22  throttled
    30  what was read does not match its checksum
    70  bug in walden";
+
+pub const REPORT_STATUS: &str = "\
+Exit status:
+   0  written, whatever it says
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   6  the page could not be written
+  20  store unreachable or not the right place   21  not allowed   22  throttled
+  30  what was read does not match its checksum
+  70  bug in walden";
 
 pub const FIND_STATUS: &str = "\
 Exit status:
@@ -119,6 +129,16 @@ Exit status:
   30  what was read does not match its checksum
   70  bug in walden
   75  interrupted";
+
+pub const VERIFY_STATUS: &str = "\
+Exit status:
+   0  all that was asked for was looked at, and is sound
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   5  something is damaged or missing: each finding says what it costs and what to do
+   6  nothing wrong was found, but not all could be looked at
+  70  bug in walden
+  75  interrupted: the next run goes on from there";
 
 pub const DEMO_STATUS: &str = "\
 Exit status:

@@ -20,8 +20,10 @@ pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
     BackupMode, BackupSettings, Checkpoint, DrillSettings, FetchSettings, ObjectiveSettings,
-    OnInvalid, PushSettings, RepositorySettings, RestoreSettings,
+    OnInvalid, PushSettings, RepositorySettings, RestoreSettings, VerifySettings,
 };
+
+pub use values::share;
 
 use precedence::{Merged, Written};
 
@@ -77,6 +79,7 @@ pub struct Settings {
     pub fetch: FetchSettings,
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
+    pub verify: VerifySettings,
     pub drill: DrillSettings,
     pub objectives: ObjectiveSettings,
     pub output: Output,
@@ -156,6 +159,7 @@ impl Settings {
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
+            verify: VerifySettings::interpret(merged)?,
             drill: DrillSettings::interpret(merged)?,
             objectives: ObjectiveSettings::interpret(merged)?,
             output,

@@ -85,6 +85,16 @@ pub struct RestoreSettings {
     pub max_rate: Option<u64>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VerifySettings {
+    /// How much of the content is read, 1.0 for all.
+    pub sample: f64,
+    /// `None`: one per processor.
+    pub jobs: Option<NonZeroUsize>,
+    /// In bytes a second; `None`: no limit.
+    pub max_rate: Option<u64>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrillSettings {
     /// `None`: `state_dir`, else /var/tmp.
@@ -212,6 +222,16 @@ impl RestoreSettings {
         Ok(RestoreSettings {
             jobs: jobs(merged, "restore.jobs")?,
             max_rate: merged.size("restore.max_rate")?,
+        })
+    }
+}
+
+impl VerifySettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(VerifySettings {
+            sample: merged.share("verify.sample")?.unwrap_or(1.0),
+            jobs: jobs(merged, "verify.jobs")?,
+            max_rate: merged.size("verify.max_rate")?,
         })
     }
 }

@@ -64,16 +64,21 @@ impl Home {
 
     /// When the content of each backup was last proven whole.
     pub fn proven(&self) -> Result<BTreeMap<BackupId, Timestamp>> {
-        let mut proven = BTreeMap::new();
-        for (ended, verification) in self.verifications(None)? {
-            for backup in verification.backups {
-                if backup.whole && backup.sound {
-                    proven.insert(backup.id, ended);
-                } else if !backup.sound {
-                    proven.remove(&backup.id);
-                }
+        Ok(proven_by(&self.verifications(None)?))
+    }
+}
+
+/// When the content of each backup was last proven whole, by all verifications, oldest first.
+pub fn proven_by(verifications: &[(Timestamp, Verification)]) -> BTreeMap<BackupId, Timestamp> {
+    let mut proven = BTreeMap::new();
+    for (ended, verification) in verifications {
+        for backup in &verification.backups {
+            if backup.whole && backup.sound {
+                proven.insert(backup.id.clone(), *ended);
+            } else if !backup.sound {
+                proven.remove(&backup.id);
             }
         }
-        Ok(proven)
     }
+    proven
 }

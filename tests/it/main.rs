@@ -92,6 +92,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `verify`: what it finds, and that it finds nothing where nothing is wrong.
+mod verify;
+
 /// `restore` into what is there already, in several attempts, and in part.
 mod restore_delta;
 
@@ -102,10 +105,19 @@ mod combine;
 /// Backups and restores amid what goes wrong.
 mod large_faults;
 
+/// `report`: one page of evidence, in a browser.
+mod report;
+
 /// `find`: what happened, told from what only looks like it.
 mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
+
+/// `verify` on repositories that somebody damaged.
+mod sabotage;
+
+/// `drill` at random commits of a restless cluster, beside a live one, and killed.
+mod rehearsal;
 
 /// The story a newcomer sees.
 mod demo;

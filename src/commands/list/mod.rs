@@ -94,11 +94,16 @@ pub enum Type {
 pub fn list(repository: &Repository) -> Result<Report> {
     let mut clusters = Vec::new();
     for home in homes(repository)? {
-        let found = home.all_backup_facts()?;
-        let relatives = Relatives::of(&home, summaries(&found))?;
-        clusters.push(cluster(&home, found, &relatives)?);
+        clusters.push(list_one(&home)?);
     }
     Ok(report(repository, clusters))
+}
+
+/// Every backup of one cluster.
+pub fn list_one(home: &Home) -> Result<Cluster> {
+    let found = home.all_backup_facts()?;
+    let relatives = Relatives::of(home, summaries(&found))?;
+    cluster(home, found, &relatives)
 }
 
 /// One backup in detail, and whether its packs are there.
