@@ -59,7 +59,7 @@ pub fn recover(
     launch: Launch,
     deadline: Deadline,
     progress: &dyn Fn(&str),
-) -> std::result::Result<Come, Box<Stuck>> {
+) -> Result<Come, Box<Stuck>> {
     let started = clock::now();
     // What our own shell says of other servers is none of its business; what says where the
     // repository is, and with which credentials, is.
