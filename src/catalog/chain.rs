@@ -176,7 +176,7 @@ pub fn chain_to_extend<'a>(
         Some(id) => backups
             .iter()
             .find(|backup| backup.id == *id)
-            .ok_or_else(|| format!("backup {id} is not in the repository"))?,
+            .ok_or_else(|| format!("backup {id} cannot be read"))?,
         None => backups
             .iter()
             .filter(is_on_path)

@@ -6,6 +6,7 @@ pub mod target;
 pub mod timeline_tree;
 pub mod wal_run;
 pub mod window;
+pub mod loss;
 pub mod chain;
 pub mod recovery_plan;
 pub mod events;

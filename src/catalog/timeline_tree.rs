@@ -1,6 +1,6 @@
 //! The tree of timelines: which branch descends from which, and where they part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +43,14 @@ impl TimelineTree {
     pub fn parent(&self, timeline: TimelineId) -> Option<(TimelineId, Lsn)> {
         let parent = self.histories.get(&timeline)?.ancestors.last()?;
         Some((parent.timeline, parent.end))
+    }
+
+    /// As if these had no history file.
+    #[must_use]
+    pub fn without(&self, timelines: &BTreeSet<TimelineId>) -> TimelineTree {
+        let mut histories = self.histories.clone();
+        histories.retain(|timeline, _| !timelines.contains(timeline));
+        TimelineTree { histories }
     }
 
     /// `Refused` where the timeline's history file is not in the repository.

@@ -20,6 +20,8 @@ pub struct TimelineWindow {
     /// Times between two of them cannot be reached. Oldest first; only those that reach into this
     /// timeline itself.
     pub windows: Vec<Window>,
+    /// Those on the way to it that end before it begins: its ancestors' to tell of.
+    pub on_the_way: Vec<Window>,
     /// On the whole way to it, in the order of the WAL.
     pub gaps: Vec<Gap>,
     /// Gaps that end before this harm nobody: no backup needs what is missing.
@@ -95,6 +97,7 @@ fn window(
         parent: tree.parent(timeline),
         segments,
         windows: Vec::new(),
+        on_the_way: Vec::new(),
         gaps: Vec::new(),
         needed_from: None,
         unusable: Vec::new(),
@@ -116,9 +119,11 @@ fn window(
             false
         }
     });
-    // What ends on the way is the parent's to tell of.
-    let reaching = runs.iter().filter(|run| run.last.timeline == timeline);
-    window.windows = reaching.filter_map(|run| Window::of(run, &on_path)).collect();
+    for run in &runs {
+        let is_own = run.last.timeline == timeline;
+        let of_kind = if is_own { &mut window.windows } else { &mut window.on_the_way };
+        of_kind.extend(Window::of(run, &on_path));
+    }
     window.gaps = gaps;
     window.needed_from = on_path.iter().map(|backup| backup.start_lsn).min();
     let runs = Runs { runs, gaps: Vec::new() };

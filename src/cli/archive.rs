@@ -38,6 +38,9 @@ pub struct Fetch {
     file: String,
     /// Where to put it, %p.
     destination: PathBuf,
+    /// For the server of a drill.
+    #[arg(long, hide = true)]
+    rehearsal: bool,
 }
 
 /// Fetches segments ahead of a recovery into the spool; `fetch` starts it by itself.
@@ -83,7 +86,10 @@ impl Fetch {
                 "walden: fetch: no outcome after {seconds} s (hint: Is a disk or a mount stuck?)"
             )
         });
-        fetch::run(app, &name, &self.destination)
+        match self.rehearsal {
+            true => fetch::rehearse(app, &name, &self.destination),
+            false => fetch::run(app, &name, &self.destination),
+        }
     }
 }
 

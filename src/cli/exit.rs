@@ -63,13 +63,22 @@ pub const BACKUP_STATUS: &str = "\
 Exit status:
    0  the backup is complete, and so is the WAL it needs
    2  usage or configuration
-   4  refused, nothing changed
+   4  refused, nothing changed: among others, there is no such --parent
    5  the backup is complete, but pages are damaged on the server itself: see the warnings
    6  PostgreSQL or this machine did not let us
   20  store unreachable or not the right place   21  not allowed   22  throttled   23  full
   30  what was stored or read does not match its checksum
   70  bug in walden
   75  interrupted";
+
+pub const DRILL_STATUS: &str = "\
+Exit status:
+   0  passed: everything that was asked for was done, and came out right
+   2  usage or configuration
+   5  failed: recovery does not work, ends elsewhere, takes too long, or an answer is wrong
+   6  not completed: something could not be done or asked, and nothing was wrong until then
+  70  bug in walden
+  75  interrupted; everything was removed";
 
 pub const WINDOW_STATUS: &str = "\
 Exit status:
@@ -120,6 +129,16 @@ Exit status:
   30  what was read does not match its checksum
   70  bug in walden
   75  interrupted";
+
+pub const VERIFY_STATUS: &str = "\
+Exit status:
+   0  all that was asked for was looked at, and is sound
+   2  usage or configuration
+   4  refused: nothing is archived there, or it is not clear which cluster is meant
+   5  something is damaged or missing: each finding says what it costs and what to do
+   6  nothing wrong was found, but not all could be looked at
+  70  bug in walden
+  75  interrupted: the next run goes on from there";
 
 pub const DEMO_STATUS: &str = "\
 Exit status:

@@ -6,6 +6,8 @@ pub mod window;
 pub mod find;
 pub mod list;
 pub mod restore;
+pub mod verify;
+pub mod drill;
 pub mod report;
 pub mod demo;
 pub mod table;
@@ -55,6 +57,12 @@ enum Command {
     List(list::List),
     #[command(after_help = exit::RESTORE_STATUS)]
     Restore(restore::Restore),
+    #[command(after_help = exit::VERIFY_STATUS)]
+    Verify(verify::Verify),
+    #[command(after_help = exit::DRILL_STATUS)]
+    Drill(Box<drill::Drill>),
+    #[command(hide = true)]
+    DrillGuard(drill::DrillGuard),
     #[command(after_help = exit::REPORT_STATUS)]
     Report(report::Report),
     #[command(after_help = exit::DEMO_STATUS)]
@@ -105,7 +113,10 @@ fn dispatch(command: Command, app: &App) -> Result<()> {
         Command::Find(find) => find.run(app),
         Command::List(list) => list.run(app),
         Command::Restore(restore) => restore.run(app),
+        Command::Verify(verify) => verify.run(app),
         Command::Report(report) => report.run(app),
+        Command::Drill(drill) => drill.run(app),
+        Command::DrillGuard(guard) => guard.run(),
         Command::Demo(demo) => demo.run(app),
     }
 }

@@ -121,9 +121,10 @@ const TOLD_TO_STOP: &str = "walden: restore: told to stop (hint: Run the same co
                             goes on with what is there. A server that was started goes on.)";
 const TARGET: &str = "Recovery target";
 
+/// The targets that PostgreSQL knows.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct Point {
+pub struct Point {
     /// After the last commit at or before this time. A zone is needed: 2026-11-21T10:15:30Z,
     /// "2026-11-21 12:15:30+02", "2026-11-21 11:15:30 Europe/Berlin", "yesterday 21:00 UTC"; or
     /// how long ago: -15m, -2h30m, -1d.
@@ -190,16 +191,11 @@ impl Restore {
     }
 
     fn jobs(&self, app: &App) -> usize {
-        let asked = self.jobs.or(app.settings.restore.jobs);
-        asked.map_or_else(|| processors().min(JOBS_UNASKED_MAX), NonZeroUsize::get)
+        jobs(self.jobs, app)
     }
 
     fn request(self, app: &App) -> Result<Request> {
-        let program = std::env::current_exe().map_err(|error| {
-            Error::new(ErrorKind::Host, "cannot tell where walden lies")
-                .source(error)
-                .hint("Start it by its full path.")
-        })?;
+        let program = own_program()?;
         let settings = &app.settings;
         let jobs = self.jobs(app);
         Ok(Request {
@@ -224,6 +220,7 @@ impl Restore {
             system_identifier: self.system_identifier,
             configuration: self.configuration,
             max_rate: self.max_rate.map(|rate| rate.as_u64()).or(settings.restore.max_rate),
+            deadline: None,
             delta: self.delta,
             include_databases: self.include_database,
             jobs,
@@ -231,8 +228,28 @@ impl Restore {
     }
 }
 
+/// How many packs are fetched at the same time.
+pub fn jobs(asked: Option<NonZeroUsize>, app: &App) -> usize {
+    let asked = asked.or(app.settings.restore.jobs);
+    asked.map_or_else(|| processors().min(JOBS_UNASKED_MAX), NonZeroUsize::get)
+}
+
+/// The path of this program, for those who call it.
+pub fn own_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Host, "cannot tell where walden lies")
+            .source(error)
+            .hint("Start it by its full path.")
+    })
+}
+
 impl Point {
-    fn target(self) -> Result<Target> {
+    pub fn is_said(&self) -> bool {
+        let texts = [&self.target_time, &self.target_lsn, &self.target_xid, &self.target_name];
+        texts.iter().any(|text| text.is_some()) || self.target_immediate || self.target_latest
+    }
+
+    pub fn target(self) -> Result<Target> {
         if let Some(time) = &self.target_time {
             let zones = Zones { known: jiff::tz::db(), local: TimeZone::system() };
             return Target::time(time, &zones, clock::now());

@@ -34,6 +34,8 @@ pub enum Kind {
         min: u64,
         max: u64,
     },
+    /// A part of something, as `5%`.
+    Share,
     Choice(&'static [&'static str]),
 }
 
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Number { min, max } => format!("{min} to {max}"),
             Kind::Span => "time span".to_owned(),
             Kind::Size { .. } => "size".to_owned(),
+            Kind::Share => "percentage".to_owned(),
             Kind::Choice(choices) => format!("`{}`", choices.join("`, `")),
         }
     }
@@ -339,6 +342,58 @@ pub const KEYS: &[Key] = &[
         default: None,
         example: "200MiB",
         meaning: "The most that is fetched in a second. Unset: no limit.",
+    },
+    Key {
+        path: "verify.sample",
+        kind: Kind::Share,
+        default: Some("100%"),
+        example: "5%",
+        meaning: "How much of the content `verify --deep` reads: what was read longest ago comes \
+                  first, so that all of it has its turn.",
+    },
+    Key {
+        path: "verify.jobs",
+        kind: JOBS,
+        default: None,
+        example: "4",
+        meaning: "How many threads read and check. Unset: one per processor.",
+    },
+    Key {
+        path: "verify.max_rate",
+        kind: RATE,
+        default: None,
+        example: "50MiB",
+        meaning: "The most that `verify --deep` reads in a second. Unset: no limit.",
+    },
+    Key {
+        path: "drill.directory",
+        kind: Kind::Path,
+        default: None,
+        example: "/srv/drills",
+        meaning: "Where drills make their directories, each of the size of the cluster. Unset: \
+                  `state_dir` where that is set, else /var/tmp.",
+    },
+    Key {
+        path: "drill.memory",
+        kind: Kind::Size { min: 16 << 20, max: 1 << 40 },
+        default: Some("128MiB"),
+        example: "1GiB",
+        meaning: "The shared buffers of the server that a drill starts.",
+    },
+    Key {
+        path: "drill.nice",
+        kind: Kind::Number { min: 0, max: 19 },
+        default: Some("10"),
+        example: "19",
+        meaning: "The priority of a drill and of its server for the processor, and by it for the \
+                  disk; 19 is the lowest.",
+    },
+    Key {
+        path: "drill.timeout",
+        kind: Kind::Span,
+        default: Some("12h"),
+        example: "4h",
+        meaning: "How long a drill may take; then it ends with 6 and cleans up.",
     },
     Key {
         path: "objectives.rto",

@@ -5,8 +5,8 @@ pub mod sections;
 mod file;
 mod environment;
 mod precedence;
-mod values;
-mod suggest;
+pub mod values;
+pub mod suggest;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,11 @@ use crate::storage::s3;
 pub use file::DEFAULT_PATH;
 pub use precedence::Origin;
 pub use sections::{
-    BackupMode, BackupSettings, Checkpoint, FetchSettings, ObjectiveSettings, OnInvalid,
-    PushSettings, RepositorySettings, RestoreSettings,
+    BackupMode, BackupSettings, Checkpoint, DrillSettings, FetchSettings, ObjectiveSettings,
+    OnInvalid, PushSettings, RepositorySettings, RestoreSettings, VerifySettings,
 };
+
+pub use values::share;
 
 use precedence::{Merged, Written};
 
@@ -77,6 +79,8 @@ pub struct Settings {
     pub fetch: FetchSettings,
     pub backup: BackupSettings,
     pub restore: RestoreSettings,
+    pub verify: VerifySettings,
+    pub drill: DrillSettings,
     pub objectives: ObjectiveSettings,
     pub output: Output,
     /// The file that was read, absolute; `None` where there is none.
@@ -155,6 +159,8 @@ impl Settings {
             fetch: FetchSettings::interpret(merged)?,
             backup: BackupSettings::interpret(merged)?,
             restore: RestoreSettings::interpret(merged)?,
+            verify: VerifySettings::interpret(merged)?,
+            drill: DrillSettings::interpret(merged)?,
             objectives: ObjectiveSettings::interpret(merged)?,
             output,
             config_file,

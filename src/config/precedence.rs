@@ -133,6 +133,11 @@ impl Merged {
         })
     }
 
+    /// A part, 1.0 for all.
+    pub fn share(&self, path: &'static str) -> Result<Option<f64>> {
+        self.read(path, |_, text| values::share(text))
+    }
+
     /// One of the key's choices.
     pub fn choice(&self, path: &'static str) -> Result<Option<&'static str>> {
         self.read(path, |kind, text| match kind {

@@ -1,6 +1,7 @@
 //! The tables of the configuration, as what they mean.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::precedence::Merged;
@@ -82,6 +83,26 @@ pub struct RestoreSettings {
     pub jobs: Option<NonZeroUsize>,
     /// In bytes a second; `None`: no limit.
     pub max_rate: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VerifySettings {
+    /// How much of the content is read, 1.0 for all.
+    pub sample: f64,
+    /// `None`: one per processor.
+    pub jobs: Option<NonZeroUsize>,
+    /// In bytes a second; `None`: no limit.
+    pub max_rate: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrillSettings {
+    /// `None`: `state_dir`, else /var/tmp.
+    pub directory: Option<PathBuf>,
+    /// For shared buffers, in bytes.
+    pub memory: u64,
+    pub nice: u8,
+    pub timeout: Duration,
 }
 
 /// What the owner of the cluster wants to be able to rely on.
@@ -201,6 +222,27 @@ impl RestoreSettings {
         Ok(RestoreSettings {
             jobs: jobs(merged, "restore.jobs")?,
             max_rate: merged.size("restore.max_rate")?,
+        })
+    }
+}
+
+impl VerifySettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(VerifySettings {
+            sample: merged.share("verify.sample")?.unwrap_or(1.0),
+            jobs: jobs(merged, "verify.jobs")?,
+            max_rate: merged.size("verify.max_rate")?,
+        })
+    }
+}
+
+impl DrillSettings {
+    pub(super) fn interpret(merged: &Merged) -> Result<Self> {
+        Ok(DrillSettings {
+            directory: merged.path("drill.directory")?,
+            memory: merged.size("drill.memory")?.unwrap_or(128 << 20),
+            nice: merged.number("drill.nice")?.and_then(|n| u8::try_from(n).ok()).unwrap_or(10),
+            timeout: positive(merged, "drill.timeout")?,
         })
     }
 }

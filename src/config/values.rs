@@ -59,6 +59,14 @@ pub fn size(text: &str, min: u64, max: u64) -> Result<u64, Unfit> {
     Err(unfit(text, "is out of range", write()))
 }
 
+/// `5%` as 0.05.
+pub fn share(text: &str) -> Result<f64, Unfit> {
+    let number = text.trim().strip_suffix('%').and_then(|digits| digits.trim().parse().ok());
+    let share = number.filter(|percent: &f64| *percent > 0.0 && *percent <= 100.0);
+    let write = "Write a percentage above 0 and up to 100, like \"5%\".";
+    share.map(|percent| percent / 100.0).ok_or_else(|| unfit(text, "is not a percentage", write))
+}
+
 pub fn choice(text: &str, choices: &[&'static str]) -> Result<&'static str, Unfit> {
     let write = || format!("Write one of {}.", choices.join(", "));
     choices
@@ -102,6 +110,7 @@ pub fn expected(kind: Kind) -> String {
         Kind::Number { min, max } => format!("a whole number from {min} to {max}"),
         Kind::Span => "a time span in quotes, like \"120s\" or \"5min\"".to_owned(),
         Kind::Size { .. } => "a size in quotes, like \"64MiB\"".to_owned(),
+        Kind::Share => "a percentage in quotes, like \"5%\"".to_owned(),
         Kind::Choice(choices) => format!("one of \"{}\"", choices.join("\", \"")),
     }
 }
@@ -146,6 +155,16 @@ mod tests {
         assert_eq!(size("32KiB"), Ok(32 << 10));
         for text in ["1KiB", "2GiB", "much", "", "-1MiB"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_percentages() {
+        assert_eq!(super::share("5%").unwrap(), 0.05);
+        assert_eq!(super::share(" 100 %").unwrap(), 1.0);
+        assert_eq!(super::share("0.5%").unwrap(), 0.005);
+        for wrong in ["5", "0%", "101%", "-1%", "NaN%", "inf%", "", "%"] {
+            assert!(super::share(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -29,6 +29,15 @@ pub fn read_nothing_ahead(file: &File) {
     }
 }
 
+/// The disk may begin to read this, all of it at once: so few readers keep it busy, whatever the
+/// kernel reads ahead by itself.
+pub fn bring_soon(file: &File, offset: u64, length: u64) {
+    let Some(length) = NonZeroU64::new(length) else { return };
+    if let Err(error) = rustix::fs::fadvise(file, offset, Some(length), Advice::WillNeed) {
+        tracing::debug!(%error, "cannot read ahead");
+    }
+}
+
 /// Reads from `offset` on until `buffer` is full or the file ends, and says how much. What others
 /// keep in memory of the file stays there, and what they do not is not there afterwards: reading a
 /// whole cluster must not push out what its server works with.

@@ -11,6 +11,7 @@ use crate::postgres::{Lsn, SystemIdentifier};
 
 const CATALOG_VERSION_AT: usize = 12;
 const REDO_AT: usize = 40;
+const MAX_PREPARED_AT: usize = 192;
 const WAL_SEGMENT_SIZE_AT: usize = 228;
 /// Where the CRC-32C of all before it stands, by `pg_control_version`: 15 and 16, 17, 18.
 const CRC_AT: [(u32, usize); 3] = [(1300, 288), (1700, 288), (1800, 292)];
@@ -23,6 +24,8 @@ pub struct ControlFile {
     pub system_identifier: SystemIdentifier,
     /// `None` where the version of the file is not known to this walden.
     pub wal_segment_size: Option<u32>,
+    /// What `max_prepared_transactions` was; `None` as above.
+    pub max_prepared_transactions: Option<u32>,
     /// `None` as above.
     pub checkpoint: Option<LatestCheckpoint>,
 }
@@ -72,7 +75,12 @@ impl ControlFile {
         let system_identifier = SystemIdentifier(u64::from_le_bytes(*identifier));
         let version = u32::from_le_bytes(*version);
         let Some((_, crc_at)) = CRC_AT.iter().find(|(known, _)| *known == version) else {
-            return Ok(ControlFile { system_identifier, wal_segment_size: None, checkpoint: None });
+            return Ok(ControlFile {
+                system_identifier,
+                wal_segment_size: None,
+                max_prepared_transactions: None,
+                checkpoint: None,
+            });
         };
         let number = |at: usize| {
             bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes)
@@ -88,7 +96,13 @@ impl ControlFile {
             redo_lsn: Lsn(redo),
         });
         let wal_segment_size = number(WAL_SEGMENT_SIZE_AT);
-        Ok(ControlFile { system_identifier, wal_segment_size, checkpoint })
+        let max_prepared_transactions = number(MAX_PREPARED_AT);
+        Ok(ControlFile {
+            system_identifier,
+            wal_segment_size,
+            max_prepared_transactions,
+            checkpoint,
+        })
     }
 }
 
@@ -106,6 +120,7 @@ mod tests {
         let mut bytes = vec![0; 8192];
         bytes[..8].copy_from_slice(&7_710_620_488_620_347_611u64.to_le_bytes());
         bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        bytes[192..196].copy_from_slice(&7u32.to_le_bytes());
         bytes[228..232].copy_from_slice(&(1u32 << 20).to_le_bytes());
         let crc = crc32c(&bytes[..crc_at]);
         bytes[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
@@ -118,6 +133,7 @@ mod tests {
             let read = ControlFile::parse(&control_file(version, crc_at)).unwrap();
             assert_eq!(read.system_identifier, SystemIdentifier(7_710_620_488_620_347_611));
             assert_eq!(read.wal_segment_size, Some(1 << 20));
+            assert_eq!(read.max_prepared_transactions, Some(7));
         }
     }
 

@@ -117,7 +117,8 @@ pub fn installed() -> Vec<Installation> {
     found
 }
 
-fn places() -> Vec<PathBuf> {
+/// Where programs may be, best first.
+pub(in crate::postgres) fn places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     for major in (MajorVersion::OLDEST.0..=MajorVersion::NEWEST.0 + 2).rev() {
         places.extend(PACKAGED.iter().map(|place| place.replace("{}", &major.to_string()).into()));

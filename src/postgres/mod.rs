@@ -18,6 +18,7 @@ pub mod wal;
 pub mod wal_file_check;
 pub mod archive_status;
 pub mod installation;
+pub mod client_program;
 pub mod server;
 pub mod connection;
 pub mod configuration_files;

@@ -105,8 +105,17 @@ impl RecoverySettings {
 /// `restore_command`: the words of a call of walden, quoted for `sh`, with PostgreSQL's percent
 /// signs escaped, then `fetch` and its two arguments.
 pub fn restore_command(words: &[String]) -> String {
-    let call: Vec<String> = words.iter().map(|word| shell_word(word).replace('%', "%%")).collect();
-    format!("{} fetch \"%f\" \"%p\"", call.join(" "))
+    format!("{} fetch \"%f\" \"%p\"", call(words))
+}
+
+/// The same for a rehearsal: what it brings creates no tablespace outside of the data directory.
+pub fn rehearsal_command(words: &[String]) -> String {
+    format!("{} fetch --rehearsal \"%f\" \"%p\"", call(words))
+}
+
+fn call(words: &[String]) -> String {
+    let words = words.iter().map(|word| shell_word(word).replace('%', "%%"));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Without our block and without the settings that another server's recovery left.
@@ -140,7 +149,7 @@ fn setting(block: &mut String, name: &str, value: &str) {
 }
 
 /// As a string in `postgresql.conf`, where backslashes escape (`DeescapeQuotedString`, guc-file.l).
-fn quoted(value: &str) -> String {
+pub fn quoted(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('\'', "''");
     format!("'{}'", value.replace('\n', "\\n").replace('\r', "\\r"))
 }

@@ -66,12 +66,15 @@ pub struct Postgresql {
 }
 
 /// The point that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// `latest`, `time`, `random` …
     pub mode: String,
     /// In words of `restore`: `--target-time 2026-11-21T10:15:30Z`.
     pub options: Vec<String>,
+    /// Of a point drawn by lot: the same draws it again, from the same repository.
+    #[serde(default)]
+    pub seed: Option<u32>,
     /// The last commit that has to be there; `None`: it cannot be told.
     pub last_commit: Option<Commit>,
 }

@@ -14,13 +14,11 @@ use crate::host::{self, clock};
 use crate::postgres::wal::{Digest, digest};
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::parallel::ask_all;
-use crate::repository::{Home, layout, unopened};
+use crate::repository::{Home, layout};
 use crate::storage::{Body, ObjectInfo};
 
 /// Of the shape of index objects.
 const VERSION: u32 = 1;
-/// A header with an ordinary digest; one that is longer takes a second request.
-const HEADER_BYTES_USUAL: u64 = 16 << 10;
 /// More take a while, which is said to who wants to know.
 const HEADERS_UNSAID_MAX: usize = 64;
 /// The first log file of a timeline has no certain beginning: it counts as closed once nothing was
@@ -146,6 +144,51 @@ impl Home {
         Ok(index)
     }
 
+    /// What makes an index useless: damage, or that it is not of the segments that are listed.
+    pub fn index_fault(&self, timeline: TimelineId, log: u32) -> Result<Option<String>> {
+        let sealed = match self.storage.get(&self.index_key(timeline, log)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return Ok(Some(error.to_string()));
+            }
+            sealed => sealed?,
+        };
+        let stored = match opened(&sealed) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Some(error.to_string())),
+            stored => stored?,
+        };
+        let listed = self.listed_log(timeline, log, false)?;
+        let indexed = stored.segments.len();
+        let trusted = trusted(stored, &listed);
+        let found = if trusted.len() == indexed && trusted.len() == listed.segments.len() {
+            None
+        } else {
+            let (fits, there) = (trusted.len(), listed.segments.len());
+            Some(format!(
+                "it has {indexed} segments, of which {fits} are as listed; {there} are listed"
+            ))
+        };
+        Ok(found)
+    }
+
+    /// What an index says of a segment that the object itself does not say; every header is read.
+    pub fn index_lie(&self, timeline: TimelineId, log: u32) -> Result<Option<String>> {
+        let listed = self.listed_log(timeline, log, false)?;
+        let stored = self.index(&listed, &mut LogIndex::default())?;
+        let known = stored.map(|stored| trusted(stored, &listed)).unwrap_or_default();
+        let indexed: Vec<&ListedSegment> =
+            listed.segments.iter().filter(|segment| known.contains_key(&segment.name)).collect();
+        let mut told = indexed.iter().zip(self.headers(&indexed)?);
+        let lie = told.find_map(|(segment, told)| {
+            let told = told.filter(|told| told.fault.is_none())?;
+            let is_same = known.get(&segment.name)?.digest == told.digest;
+            (!is_same).then(|| {
+                format!("what it says of {} is not what that object says of itself", segment.name)
+            })
+        });
+        Ok(lie)
+    }
+
     /// The segments of a timeline that the store lists, log file by log file, from `first_log` on.
     pub fn listed_logs(&self, timeline: TimelineId, first_log: u32) -> Result<Vec<ListedLog>> {
         let after = (first_log > 0).then(|| self.log_key(timeline, first_log));
@@ -204,31 +247,14 @@ impl Home {
     }
 
     fn header(&self, segment: &ListedSegment) -> Result<Option<Told>> {
-        let key = self.wal_key(&WalFileName::Segment(segment.name));
-        let mut asked = HEADER_BYTES_USUAL;
-        loop {
-            let (start, size) = match self.storage.get_start(&key, asked) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                // The store itself says that it is not what was put there.
-                Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    return Ok(Some(Told::faulty(format!("{}.", unopened(error, &key)))));
-                }
-                outcome => outcome?,
-            };
-            let read = Header::split(&start).map(|(header, _)| header);
-            match read {
-                Ok(header) => return Ok(Some(self.told(segment.name, header))),
-                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-                Err(error) => {
-                    let needed = Header::bytes(&start).filter(|needed| *needed > asked);
-                    if let Some(needed) = needed.filter(|needed| *needed <= size) {
-                        asked = needed;
-                        continue;
-                    }
-                    let error = unopened(error, &key);
-                    return Ok(Some(Told::faulty(format!("{error}."))));
-                }
+        match self.wal_header(&WalFileName::Segment(segment.name)) {
+            Ok(header) => Ok(Some(self.told(segment.name, header))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // The object is at fault, or the store itself says that it is not what was put there.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Ok(Some(Told::faulty(format!("{error}."))))
             }
+            Err(error) => Err(error),
         }
     }
 

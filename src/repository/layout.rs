@@ -5,7 +5,7 @@ use jiff::{Timestamp, civil};
 
 use crate::postgres::{SegmentName, TimelineId, WalFileName};
 use crate::repository::audit::Verb;
-use crate::repository::{BackupId, ClusterName, Home};
+use crate::repository::{BackupId, ClusterName, Home, Kept};
 use crate::storage::Key;
 
 /// `20261121T101530.000123Z`: sorts by time.
@@ -54,11 +54,6 @@ impl Home {
     pub fn index_key(&self, timeline: TimelineId, log: u32) -> Key {
         let timeline = timeline.to_hex();
         self.key(&format!("index/{timeline}/{timeline}{log:08X}.json.zst"))
-    }
-
-    /// The folder of what is known of segments, gathered.
-    pub fn indexes_key(&self) -> Key {
-        self.key("index")
     }
 
     pub fn histories_key(&self) -> Key {
@@ -118,9 +113,52 @@ impl Home {
         self.key(&format!("backup/{id}/{}", pack_name(number)))
     }
 
+    /// The folder of all that belongs to this cluster.
+    pub fn root_key(&self) -> Key {
+        key(format!("{}/{}", self.cluster, self.system_identifier))
+    }
+
+    /// What an object is, by its key: only if that is the very key it would have been given.
+    pub(super) fn kept(&self, key: &Key) -> Option<Kept> {
+        let rest = key.as_str().strip_prefix(self.root_key().as_str())?.strip_prefix('/')?;
+        let (folder, file) = rest.split_once('/').unwrap_or(("", rest));
+        let kept = match folder {
+            "" => Some(Kept::Proof),
+            "wal" | "history" => wal_file_of(key).map(Kept::Wal),
+            "backup" => of_backup(file),
+            "index" => index_of(key).map(|(timeline, log)| Kept::Index(timeline, log)),
+            "hold" => held_by(key).map(Kept::Hold),
+            "audit" => audited_by(key).map(|(time, verb)| Kept::Audit(time, verb)),
+            "drill" => drilled_by(key).map(Kept::Drill),
+            _ => None,
+        };
+        kept.filter(|kept| self.key_of(kept) == *key)
+    }
+
+    pub fn key_of(&self, kept: &Kept) -> Key {
+        match kept {
+            Kept::Proof => self.proof_key(),
+            Kept::Wal(name) => self.wal_key(name),
+            Kept::Manifest(id) => self.manifest_key(id),
+            Kept::Pack(id, number) => self.pack_key(id, *number),
+            Kept::Sums(id) => self.sums_key(id),
+            Kept::Names(id) => self.names_key(id),
+            Kept::Configuration(id) => self.configuration_key(id),
+            Kept::Index(timeline, log) => self.index_key(*timeline, *log),
+            Kept::Hold(id) => self.key(&format!("hold/{id}.json")),
+            Kept::Audit(began, verb) => self.audit_key(*began, *verb),
+            Kept::Drill(id) => self.drill_key(id),
+        }
+    }
+
     fn key(&self, rest: &str) -> Key {
         key(format!("{}/{}/{rest}", self.cluster, self.system_identifier))
     }
+}
+
+/// What the manifest of each backup is called in its folder.
+pub fn manifest_name() -> &'static str {
+    MANIFEST
 }
 
 /// `data-00000.tar.zst`; the digits grow past 99,999 packs (3 TiB).
@@ -132,12 +170,6 @@ pub fn pack_name(number: u32) -> String {
 pub fn pack_of(key: &Key) -> Option<u32> {
     let (_, file) = key.as_str().rsplit_once('/')?;
     file.strip_prefix("data-")?.strip_suffix(".tar.zst")?.parse().ok()
-}
-
-/// The backup that an object in its folder, `backup/<id>/<file>`, belongs to.
-pub fn part_of(key: &Key) -> Option<BackupId> {
-    let (folder, _) = key.as_str().rsplit_once('/')?;
-    folder.rsplit_once('/')?.1.parse().ok()
 }
 
 /// The backup whose hold is `<id>.json`.
@@ -163,6 +195,35 @@ pub fn audited_by(key: &Key) -> Option<(Timestamp, Verb)> {
 pub fn segment_of(key: &Key) -> Option<SegmentName> {
     let (_, file) = key.as_str().rsplit_once('/')?;
     SegmentName::parse(file.strip_suffix(".zst")?)
+}
+
+/// The WAL file whose object is `<name>.zst`, of whatever kind.
+fn wal_file_of(key: &Key) -> Option<WalFileName> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    WalFileName::parse(file.strip_suffix(".zst")?).ok()
+}
+
+/// `<id>/<file>`
+fn of_backup(rest: &str) -> Option<Kept> {
+    let (id, file) = rest.split_once('/')?;
+    let id: BackupId = id.parse().ok()?;
+    match file {
+        MANIFEST => Some(Kept::Manifest(id)),
+        "sums.zst" => Some(Kept::Sums(id)),
+        "names.json.zst" => Some(Kept::Names(id)),
+        "configuration.tar.zst" => Some(Kept::Configuration(id)),
+        _ => {
+            let number = file.strip_prefix("data-")?.strip_suffix(".tar.zst")?.parse().ok()?;
+            Some(Kept::Pack(id, number))
+        }
+    }
+}
+
+/// The log file whose index is `<timeline><log>.json.zst`.
+fn index_of(key: &Key) -> Option<(TimelineId, u32)> {
+    let (_, file) = key.as_str().rsplit_once('/')?;
+    let name = file.strip_suffix(".json.zst")?;
+    Some((TimelineId::from_hex(name.get(..8)?).ok()?, log_of(name)?))
 }
 
 /// The number of the log file whose folder is `<timeline><log>`.

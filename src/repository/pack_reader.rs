@@ -21,6 +21,9 @@ const SMALL_BYTES: u64 = 256 << 10;
 const GAP_BYTES: u64 = 1 << 20;
 const GAP_BYTES_ON_DISK: u64 = 32 << 10;
 
+/// A pack's header has no digest and no summary: far more than any.
+const HEADER_BYTES: u64 = 16 << 10;
+
 /// Takes what a pack holds, in the order of the stream.
 pub trait PackSink {
     /// Raw bytes of the pack, from `at` on. There may be more of them than were wanted, and when
@@ -73,6 +76,14 @@ impl<'a> PackReader<'a> {
         })
     }
 
+    /// By one small request: whether the object is the one that the manifest means.
+    pub fn expect_header(&self, manifest: &Manifest, number: u32) -> Result<()> {
+        let key = self.home.pack_key(&manifest.id, number);
+        let (start, _) = self.home.storage.get_start(&key, HEADER_BYTES)?;
+        let (header, _) = Header::split(&start).map_err(|error| unopened(error, &key))?;
+        Place { manifest, number, key: &key }.expect(&header)
+    }
+
     fn read_pack(
         &mut self,
         place: &Place<'_>,
@@ -86,15 +97,18 @@ impl<'a> PackReader<'a> {
         if bytes == 0 {
             return Ok(0);
         }
-        if bytes * 2 > size || stored <= SMALL_BYTES {
+        if bytes * 2 > size {
             return self.read_whole(place, sink);
+        }
+        if stored <= SMALL_BYTES {
+            return self.read_of_whole(place, wanted, sink);
         }
         let table = self.seek_table(place)?;
         let frames = frames_of(&table, wanted);
         let spans = spans(table.header, &frames, self.gap_bytes);
         let in_spans: u64 = spans.iter().map(|span| span.end - span.start).sum();
         if in_spans * 5 > stored * 3 {
-            return self.read_whole(place, sink);
+            return self.read_of_whole(place, wanted, sink);
         }
         let mut frames = frames.into_iter().peekable();
         for (index, span) in spans.iter().enumerate() {
@@ -114,13 +128,28 @@ impl<'a> PackReader<'a> {
         Ok(in_spans + stored.min(TAIL_BYTES))
     }
 
+    /// In one request all; of it only what is wanted is opened, which costs more than to fetch it
+    /// where content compresses well.
+    fn read_of_whole(
+        &mut self,
+        place: &Place<'_>,
+        wanted: &[Range<u64>],
+        sink: &mut impl PackSink,
+    ) -> Result<u64> {
+        let (sealed, _, table) = self.get_whole(place)?;
+        let mut frames = frames_of(&table, wanted).into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let stored = &sealed[frame.stored.start as usize..frame.stored.end as usize];
+            self.open(place, frame, stored, sink)?;
+            if frames.peek().is_none_or(|next| next.raw.start != frame.raw.end) {
+                self.hand_over(frame.raw.end, sink)?;
+            }
+        }
+        Ok(sealed.len() as u64)
+    }
+
     fn read_whole(&mut self, place: &Place<'_>, sink: &mut impl PackSink) -> Result<u64> {
-        let sealed = self.home.storage.get(place.key)?;
-        let (header, _) = Header::split(&sealed).map_err(|e| unopened(e, place.key))?;
-        place.expect(&header)?;
-        let table = SeekTable::parse(&sealed, sealed.len() as u64);
-        let table = table.map_err(|error| unopened(error, place.key))?;
-        place.expect_size(&table)?;
+        let (sealed, header, table) = self.get_whole(place)?;
         let mut crc32 = crc32fast::Hasher::new();
         for frame in table.frames() {
             let stored = &sealed[frame.stored.start as usize..frame.stored.end as usize];
@@ -133,6 +162,16 @@ impl<'a> PackReader<'a> {
             return Err(unopened(wrong, place.key));
         }
         Ok(sealed.len() as u64)
+    }
+
+    fn get_whole(&self, place: &Place<'_>) -> Result<(Bytes, Header, SeekTable)> {
+        let sealed = self.home.storage.get(place.key)?;
+        let (header, _) = Header::split(&sealed).map_err(|e| unopened(e, place.key))?;
+        place.expect(&header)?;
+        let table = SeekTable::parse(&sealed, sealed.len() as u64);
+        let table = table.map_err(|error| unopened(error, place.key))?;
+        place.expect_size(&table)?;
+        Ok((sealed, header, table))
     }
 
     /// One request, and another one where the table is unusually long.

@@ -10,6 +10,9 @@ use crate::repository::parallel::ask_all;
 use crate::repository::{Home, layout, unopened};
 use crate::storage::Body;
 
+/// A header with an ordinary digest; one that is longer takes a second request.
+const HEADER_BYTES_USUAL: u64 = 16 << 10;
+
 /// How a push ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
@@ -47,8 +50,29 @@ impl Home {
         Ok(header)
     }
 
+    /// What a WAL file's object says of itself, by one small request; whose it is the caller looks
+    /// at. `NotFound` where there is none, `Corrupt` where it cannot be read.
+    pub fn wal_header(&self, name: &WalFileName) -> Result<Header> {
+        let key = self.wal_key(name);
+        let mut asked = HEADER_BYTES_USUAL;
+        loop {
+            let (start, size) =
+                self.storage.get_start(&key, asked).map_err(|error| unopened(error, &key))?;
+            match Header::split(&start) {
+                Ok((header, _)) => return Ok(header),
+                Err(error) => {
+                    let needed = Header::bytes(&start).filter(|needed| *needed > asked);
+                    match needed.filter(|needed| *needed <= size) {
+                        Some(needed) => asked = needed,
+                        None => return Err(unopened(error, &key)),
+                    }
+                }
+            }
+        }
+    }
+
     /// What a fetch would not serve, no push may take for archived.
-    pub(super) fn expect_ours(&self, header: &Header, name: &WalFileName) -> Result<()> {
+    pub fn expect_ours(&self, header: &Header, name: &WalFileName) -> Result<()> {
         let key = self.wal_key(name);
         if header.name != name.to_string() {
             return Err(Error::new(ErrorKind::Corrupt, format!("{key} holds {}", header.name))

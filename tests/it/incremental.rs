@@ -430,6 +430,31 @@ fn where_no_incremental_can_be_taken_a_full_one_is_and_the_reason_is_said() {
     chain.run().succeeds().stdout_has("backup.chain_max");
     let aged = young.backup(&["--incremental"]).env("WALDEN_BACKUP_FULL_EVERY", "1ms");
     aged.run().succeeds().stdout_has("backup.full_every");
-    let unknown = young.take(&["--parent", "20200101T000000Z-0000"]);
-    assert!(because(&unknown).contains("is not in the repository"));
+}
+
+/// A slip of the pen is no reason for a backup that nobody asked for.
+#[test]
+fn a_parent_that_is_not_there_is_refused_before_anything_is_done() {
+    let archiving = Archiving::start("stream", Cluster::builder(ANY_MAJOR));
+    let unknown = ["--parent", "20200101T000000Z-0000"];
+    let refused = archiving.backup(&unknown).run().exits(4);
+    refused.stderr_has("is not in the repository").stderr_has("There is no backup");
+    let ids: Vec<String> =
+        (0..2).map(|_| archiving.take(&["--full"])["id"].as_str().unwrap().to_owned()).collect();
+    let files = || files_below(archiving.repository.path());
+    let place = || archiving.cluster.sql("SELECT pg_current_wal_insert_lsn()");
+    archiving.cluster.archive_everything();
+    let before = (files(), place());
+    let refused = archiving.backup(&unknown).run().exits(4);
+    let refused = refused.stderr_has("backup 20200101T000000Z-0000 is not in the repository");
+    refused.stderr_has("The newest are: ").stderr_has(&ids[0]).stderr_has(&ids[1]);
+    assert_eq!((files(), place()), before, "neither the server nor the repository was touched");
+
+    // What is there and cannot be read is no slip: a backup is more than none.
+    let home = archiving.repository.path().join("main").join(archiving.cluster.system_identifier());
+    let manifest = home.join("backup").join(&ids[0]).join("manifest.json.zst");
+    fs::write(manifest, "damaged").unwrap();
+    let report = archiving.take(&["--parent", &ids[0]]);
+    let because = report["full_because"].as_str().unwrap();
+    assert!(because.contains(&format!("backup {} cannot be read", ids[0])), "{because}");
 }

@@ -92,6 +92,9 @@ mod window;
 /// `restore`: what it refuses, what it writes, where recovery ends.
 mod restore;
 
+/// `verify`: what it finds, and that it finds nothing where nothing is wrong.
+mod verify;
+
 /// `restore` into what is there already, in several attempts, and in part.
 mod restore_delta;
 
@@ -110,8 +113,21 @@ mod find;
 /// A plan is accepted if and only if PostgreSQL reaches the target.
 mod plan_property;
 
+/// `verify` on repositories that somebody damaged.
+mod sabotage;
+
+/// `drill` at random commits of a restless cluster, beside a live one, and killed.
+mod rehearsal;
+
 /// The story a newcomer sees.
 mod demo;
+mod drill;
+
+/// What a drill asks of the server it has recovered.
+mod drill_checks;
+
+/// Tables brought back as they were.
+mod extract;
 
 /// Stores that take long to build.
 #[cfg(feature = "test-stores")]

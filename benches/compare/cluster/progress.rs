@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use walden::host::privileges;
 
+use super::damage;
 use super::stage::{Stage, empty_caches};
 use crate::setup::scratch;
 use crate::setup::stopwatch::Call;
@@ -19,35 +20,44 @@ struct Line {
     left: Duration,
 }
 
-/// Each as slow as is asked by `BENCH_PROGRESS_RATE`, or as takes two minutes, so that there are
-/// lines; `none` for as fast as it goes.
+/// Each as slow as takes about this long, so that there are lines.
+const SECONDS: f64 = 120.0;
+
+/// What one call said, and how long it took.
+struct Heard {
+    lines: Vec<Line>,
+    took: Duration,
+    answer: serde_json::Value,
+}
+
+/// A backup is bounded in what it reads, a restore in what it fetches: each so that it takes
+/// `BENCH_PROGRESS_SECONDS`, where it is given; with 0 as fast as it goes, from a cold cache.
 pub fn run(stage: &Stage) {
-    let usual = (stage.bytes / 120.0 / 1024.0) as u64;
-    let rate = std::env::var("BENCH_PROGRESS_RATE").unwrap_or_else(|_| format!("{usual}KiB"));
-    let limit = if rate == "none" { Vec::new() } else { vec!["--max-rate", &rate] };
-    let backup = |mode: &str| {
-        let call = stage.walden(&["backup", "--mode", mode]);
-        limit.iter().fold(call, Call::arg)
-    };
-    let to = stage.join("restored/slow");
-    let restore = limit.iter().fold(stage.walden(&["restore", "--target-immediate"]), Call::arg);
-    let calls = [
-        ("backup, local", backup("local")),
-        ("backup, stream", backup("stream")),
-        ("restore", restore.arg(to)),
-    ];
-    let title = format!("{} at {rate}", stage.title());
-    let head = [title.as_str(), "took", "at", "done", "said to be left", "was left", "ratio"];
+    let asked = std::env::var("BENCH_PROGRESS_SECONDS").ok();
+    let lasting: f64 = asked.and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
+    let title = stage.title();
+    let head = ["rate", "took", "at", "done", "said to be left", "was left", "ratio"];
+    let head: Vec<&str> = std::iter::once(title.as_str()).chain(head).collect();
     let mut table = Table::new(&head);
-    for (what, call) in calls {
-        empty_caches();
-        let (lines, took) = listen(&call).unwrap_or_else(|why| panic!("{what}: {why}"));
-        let past_a_tenth = lines.iter().filter(|line| line.percent >= 10);
-        for line in past_a_tenth {
-            let was_left = took.saturating_sub(line.at);
+    let mut hear = |what: &str, call: Call, bytes: f64| {
+        let rate = match lasting {
+            0.0 => "none".to_owned(),
+            lasting => format!("{}KiB", (bytes / lasting / 1024.0) as u64),
+        };
+        let call = match lasting {
+            0.0 => call,
+            _ => call.arg("--max-rate").arg(&rate),
+        };
+        if lasting == 0.0 {
+            empty_caches();
+        }
+        let heard = listen(&call.arg("--json")).unwrap_or_else(|why| panic!("{what}: {why}"));
+        for line in heard.lines.iter().filter(|line| line.percent >= 10) {
+            let was_left = heard.took.saturating_sub(line.at);
             table.row(vec![
                 what.to_owned(),
-                seconds(took),
+                rate.clone(),
+                seconds(heard.took),
                 seconds(line.at),
                 format!("{} %", line.percent),
                 seconds(line.left),
@@ -55,16 +65,31 @@ pub fn run(stage: &Stage) {
                 format!("{:.2}", line.left.as_secs_f64() / was_left.as_secs_f64()),
             ]);
         }
+        heard.answer
+    };
+    let mut stored = 0.0;
+    for (what, mode) in [("backup, local", "local"), ("backup, stream", "stream")] {
+        let backup = stage.walden(&["backup", "--full", "--mode", mode]);
+        let report = hear(what, backup, stage.bytes);
+        stored = report["stored"].as_f64().expect("what is stored");
     }
+    // Of the newest one.
+    let to = stage.join("restored/slow");
+    let restore = stage.walden(&["restore", "--target-immediate"]).arg(&to);
+    hear("restore", restore, stored);
+    damage::change_a_hundredth(&to);
+    // About every seventh chunk differs.
+    let delta = stage.walden(&["restore", "--target-immediate", "--delta"]).arg(&to);
+    hear("restore, in place", delta, stored / 2.0);
     table.print();
 }
 
 /// Runs it and notes every line that tells how long it will last.
-fn listen(call: &Call) -> Result<(Vec<Line>, Duration), String> {
+fn listen(call: &Call) -> Result<Heard, String> {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {}", call.shell_line())]);
     privileges::run_as(&mut command, scratch::user().as_ref());
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let began = Instant::now();
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let stderr = BufReader::new(child.stderr.take().expect("it is a pipe"));
@@ -78,9 +103,14 @@ fn listen(call: &Call) -> Result<(Vec<Line>, Duration), String> {
         all.push_str(&text);
         all.push('\n');
     }
-    let status = child.wait().map_err(|error| error.to_string())?;
+    // It comes last, and is short enough for the pipe.
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
     let took = began.elapsed();
-    if status.success() { Ok((lines, took)) } else { Err(format!("{status}: {all}")) }
+    if !output.status.success() {
+        return Err(format!("{}: {all}", output.status));
+    }
+    let answer = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    Ok(Heard { lines, took, answer })
 }
 
 /// Of `… (25 %), 208.2 MiB/s, 30 min left`: 25 and half an hour.

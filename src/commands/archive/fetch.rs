@@ -8,6 +8,7 @@
 mod target;
 mod spool;
 pub mod prefetch;
+pub mod rehearsal;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +28,12 @@ use crate::repository::Repository;
 const ATTEMPTS_AT_DAMAGED: u32 = 3;
 /// How often a wait looks whether it is still wanted.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a drill's server is handed.
+pub fn rehearse(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
+    run(app, name, destination)?;
+    rehearsal::keep_inside_of_data_directory(name, destination)
+}
 
 pub fn run(app: &App, name: &WalFileName, destination: &Path) -> Result<()> {
     let caller = Caller::find(None, app.settings.pgdata.as_deref())?;

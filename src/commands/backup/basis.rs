@@ -9,7 +9,7 @@ use crate::commands::backup::Request;
 use crate::commands::backup::session::Session;
 use crate::commands::backup::source::Source;
 use crate::commands::survey;
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::clock;
 use crate::postgres::history_file::HistoryFile;
 use crate::repository::{BackupFacts, BackupId, Home, Manifest};
@@ -79,6 +79,26 @@ impl Basis {
             },
         }
     }
+}
+
+/// How many backups are named where one was not found.
+const NAMED: usize = 5;
+
+/// A parent that is not there is a slip of the pen, and no reason for a full backup that nobody
+/// asked for: refused, before anything is asked of the server but who it is.
+pub fn refuse_unknown_parent(home: &Home, wanted: &Incremental) -> Result<()> {
+    let Some(parent) = &wanted.parent else { return Ok(()) };
+    let backups = if home.is_claimed()? { home.backups()? } else { Vec::new() };
+    if backups.contains(parent) {
+        return Ok(());
+    }
+    let newest: Vec<&str> = backups.iter().rev().take(NAMED).map(BackupId::as_str).collect();
+    let hint = match newest.as_slice() {
+        [] => "There is no backup of this cluster yet: leave --parent away.".to_owned(),
+        newest => format!("The newest are: {}.", newest.join(", ")),
+    };
+    let message = format!("backup {parent} is not in the repository");
+    Err(Error::new(ErrorKind::Refused, message).hint(hint))
 }
 
 /// The newest backup that the coming one can build on, if it shall.

@@ -85,6 +85,7 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     progress.enter("connecting to PostgreSQL");
     let (mut session, source) = Session::open(request)?;
     let home = repository.home(source.system_identifier);
+    basis::refuse_unknown_parent(&home, &request.incremental)?;
     let ahead = archiver::check(session.connection(), &source, &home, request)?;
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));

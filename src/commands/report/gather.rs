@@ -32,7 +32,7 @@ pub fn gather(
     let mut notes = looked.notes;
     let told = tell(home, since, &mut notes)?;
     let verifications = entries(home, Some(Verb::Verify), None, &mut Vec::new())?;
-    let contents = home.contents_beside_segments()?;
+    let contents = home.contents()?;
     let mut list = list::list_one(home)?.backups;
     let proven = proven(&verifications);
     for backup in &mut list {
@@ -42,7 +42,7 @@ pub fn gather(
     let first = first_of_all(&survey, &list);
     let days = Days::new(days::begin(since, now, first), now);
     let wal = Wal::of(inventory, tree, &days);
-    let storage = Storage::of(inventory, &contents, &list, &days);
+    let storage = Storage::of(&contents, &list, &days);
     let verification = Verification::of(&verifications, &list, inventory, (since, now));
     let current = current(&survey);
     let newest = looked.timelines.iter().find(|timeline| Some(timeline.timeline) == current);

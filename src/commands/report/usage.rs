@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use crate::catalog::Inventory;
 use crate::commands::list::{Listed, Type};
 use crate::commands::report::days::{Days, midnight};
-use crate::repository::BackupId;
-use crate::repository::contents::{Purpose, StoredObject};
+use crate::postgres::WalFileName;
+use crate::repository::{BackupId, Contents, Kept};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Storage {
@@ -35,7 +34,10 @@ pub enum Kind {
     Indexes,
     /// The audit trail and the records of drills.
     Evidence,
+    /// Proofs of the place, and holds.
     Marks,
+    /// Under names that walden does not give.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -56,31 +58,27 @@ pub struct StorageDay {
 }
 
 impl Storage {
-    pub fn of(
-        inventory: &Inventory,
-        contents: &[StoredObject],
-        backups: &[Listed],
-        days: &Days,
-    ) -> Storage {
+    pub fn of(contents: &Contents, backups: &[Listed], days: &Days) -> Storage {
         let of_type = |wanted: Type| -> BTreeSet<&BackupId> {
             backups.iter().filter(|it| it.kind == Some(wanted)).map(|it| &it.id).collect()
         };
         let (full, incremental) = (of_type(Type::Full), of_type(Type::Incremental));
-        let kind = |purpose: &Purpose| match purpose {
-            Purpose::Backup(id) if full.contains(id) => Kind::FullBackups,
-            Purpose::Backup(id) if incremental.contains(id) => Kind::IncrementalBackups,
-            Purpose::Backup(_) => Kind::OtherBackups,
-            Purpose::WalBeside => Kind::WalBeside,
-            Purpose::Index => Kind::Indexes,
-            Purpose::Evidence => Kind::Evidence,
-            Purpose::Mark => Kind::Marks,
+        let kind = |kept: &Kept| match (kept, kept.backup()) {
+            (_, Some(id)) if full.contains(id) => Kind::FullBackups,
+            (_, Some(id)) if incremental.contains(id) => Kind::IncrementalBackups,
+            (_, Some(_)) => Kind::OtherBackups,
+            (Kept::Wal(WalFileName::Segment(_)), _) => Kind::Wal,
+            (Kept::Wal(_), _) => Kind::WalBeside,
+            (Kept::Index(..), _) => Kind::Indexes,
+            (Kept::Audit(..) | Kept::Drill(_), _) => Kind::Evidence,
+            _ => Kind::Marks,
         };
         let mut ledger = Ledger { days: *days, kinds: BTreeMap::new(), grown: BTreeMap::new() };
-        for segment in inventory.segments.values() {
-            ledger.enter(Kind::Wal, segment.size, segment.stored);
+        for object in &contents.objects {
+            ledger.enter(kind(&object.kept), object.size, object.stored);
         }
-        for object in contents {
-            ledger.enter(kind(&object.purpose), object.size, object.stored);
+        for object in &contents.unknown {
+            ledger.enter(Kind::Unknown, object.size, object.modified);
         }
         ledger.close()
     }
@@ -106,7 +104,8 @@ impl Ledger {
     fn close(self) -> Storage {
         let mut sums: BTreeMap<Kind, u64> = BTreeMap::new();
         let days = self.days.all().map(|day| {
-            for ((_, kind), size) in self.grown.range((day, Kind::FullBackups)..=(day, Kind::Marks))
+            for ((_, kind), size) in
+                self.grown.range((day, Kind::FullBackups)..=(day, Kind::Unknown))
             {
                 *sums.entry(*kind).or_default() += size;
             }

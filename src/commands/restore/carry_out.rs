@@ -8,10 +8,12 @@ use std::path::Path;
 
 use crate::commands::restore::chain::LABEL;
 use crate::commands::restore::compare::Comparer;
+use crate::commands::restore::in_place::InPlace;
 use crate::commands::restore::marker::{Marker, UNFINISHED};
 use crate::commands::restore::occupied::{self, Into};
-use crate::commands::restore::place::{self, Work};
+use crate::commands::restore::place::{self, Fetch, Work};
 use crate::commands::restore::placement::CONTROL_FILE;
+use crate::commands::restore::renew::Renewal;
 use crate::commands::restore::targets::{NO_LINK, Targets};
 use crate::commands::restore::{Prepared, host_failed, in_place, recovery, settle};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -73,10 +75,12 @@ impl Prepared {
                 place::make_directories(placement)?;
                 let file_systems = file_systems(directories)?;
                 let targets = Targets::new(placement, self.owner());
-                let work = Work::of_all(&self.chain.manifests, placement);
-                let work = work.at_most(self.request.max_rate);
-                let written = placement.bytes();
-                let fetched = self.place(&targets, &work, progress)?;
+                self.finish_empty(&targets)?;
+                let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate)
+                    .by(self.request.deadline);
+                Work::of_all(&self.chain.manifests, placement).carry_out(&fetch, jobs)?;
+                place::expect_whole(&targets)?;
+                let (fetched, written) = (fetch.fetched(), placement.bytes());
                 (Done { fetched, written, ..Done::default() }, file_systems)
             }
             Into::Unfinished | Into::Delta => {
@@ -84,18 +88,7 @@ impl Prepared {
                 found.clear()?;
                 place::make_directories(placement)?;
                 let file_systems = file_systems(directories)?;
-                let mut targets = Targets::new(placement, self.owner());
-                let comparer = Comparer::new(&self.home, &self.chain.manifests, jobs)?;
-                let compared = comparer.compare(&mut targets, &found, progress)?;
-                let written = compared.wanted.iter().map(|one| one.piece.length).sum();
-                let (kept, kept_files) = (compared.kept, compared.kept_files);
-                let work = Work::new(&self.chain.manifests, compared.wanted);
-                let work = work.at_most(self.request.max_rate);
-                let fetched = self.place(&targets, &work, progress)?;
-                let (removed_files, removed_bytes) = (found.stranger_files, found.stranger_bytes);
-                let done =
-                    Done { fetched, written, kept, kept_files, removed_files, removed_bytes };
-                (done, file_systems)
+                (self.renew(&found, progress)?, file_systems)
             }
         };
         settle::settle(placement, &file_systems, self.owner(), jobs)?;
@@ -111,22 +104,33 @@ impl Prepared {
         Ok(done)
     }
 
+    fn renew(&self, found: &InPlace, progress: &(dyn Fn(u64) + Sync)) -> Result<Done> {
+        let (chain, jobs) = (&self.chain.manifests, self.request.jobs);
+        let comparer = Comparer::new(&self.home, chain)?;
+        let mut targets = Targets::new(&self.placement, self.owner());
+        let renewal = Renewal::prepare(chain, &mut targets, found, jobs)?;
+        self.finish_empty(&targets)?;
+        let fetch = Fetch::new(&self.home, &targets, progress, self.request.max_rate)
+            .by(self.request.deadline);
+        let renewed = renewal.carry_out(&comparer, &fetch)?;
+        place::expect_whole(&targets)?;
+        Ok(Done {
+            fetched: fetch.fetched(),
+            written: self.placement.bytes() - renewed.kept,
+            kept: renewed.kept,
+            kept_files: renewed.kept_files,
+            removed_files: found.stranger_files,
+            removed_bytes: found.stranger_bytes,
+        })
+    }
+
     /// Files that nothing is written into are made first, so that all errors but those of the store
     /// come early.
-    fn place(
-        &self,
-        targets: &Targets<'_>,
-        work: &Work<'_>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64> {
-        let jobs = self.request.jobs;
+    fn finish_empty(&self, targets: &Targets<'_>) -> Result<()> {
         let all: Vec<usize> = (0..targets.placement.files.len()).collect();
         let ready: Vec<usize> =
             all.into_iter().filter(|file| targets.has_nothing_to_come(*file)).collect();
-        settle::in_parallel(&ready, jobs, |file| targets.finish_empty(*file))?;
-        let fetched = work.carry_out(&self.home, targets, jobs, progress)?;
-        place::expect_whole(targets)?;
-        Ok(fetched)
+        settle::in_parallel(&ready, self.request.jobs, |file| targets.finish_empty(*file))
     }
 
     /// New, and only once everything else is on disk.

@@ -205,7 +205,7 @@ fn what_was_interrupted_goes_on_with_what_is_right() {
     let scratch = tempfile::tempdir().unwrap();
     let (fresh, new) = (scratch.path().join("fresh"), scratch.path().join("new"));
     restore(&sample, &request(&fresh));
-    // The last pack is the last that is placed.
+    // In the middle of what is placed, whatever the order of the packs.
     let last = sample.manifest.packs.len() as u32 - 20;
     let key = sample.home.pack_key(&sample.manifest.id, last);
     let kept = sample.storage.get(&key).unwrap();

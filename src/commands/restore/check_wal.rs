@@ -3,8 +3,8 @@
 
 use crate::commands::restore::records::read_archived;
 use crate::error::{Error, ErrorKind, Result};
-use crate::postgres::wal::record::{Checksum, HEADER_BYTES, RecordHeader};
-use crate::postgres::wal::{Outcome, Record};
+use crate::postgres::wal::Link;
+use crate::postgres::wal::link::Ends;
 use crate::postgres::{Lsn, SegmentName};
 use crate::repository::Home;
 use crate::repository::parallel::ask_all;
@@ -14,16 +14,6 @@ use crate::repository::parallel::ask_all;
 pub struct CheckedWal {
     pub segments: u64,
     pub records: u64,
-}
-
-/// What one segment tells its neighbours.
-struct Link {
-    name: SegmentName,
-    outcome: Outcome,
-    /// Of the first record that begins and ends here: where it begins, and which it follows.
-    first: Option<(Lsn, Lsn)>,
-    /// Where the last record begins that begins and ends here.
-    last: Option<Lsn>,
 }
 
 /// `until`: nothing from there on is replayed. `progress` is told of each segment, from any thread.
@@ -43,7 +33,7 @@ pub fn check_wal(
     }
     for pair in links.windows(2) {
         if let [before, after] = pair
-            && let Err(what) = joined(before, after)
+            && let Err(what) = before.joins(after)
         {
             return Err(refused(format!(
                 "{} does not go on where {} ends: {what}",
@@ -56,12 +46,9 @@ pub fn check_wal(
 }
 
 fn read(home: &Home, name: SegmentName) -> Result<Link> {
-    let (mut first, mut last) = (None, None);
-    let outcome = read_archived(home, name, |record: &Record<'_>| {
-        first.get_or_insert((record.lsn, record.header.previous));
-        last = Some(record.lsn);
-    })?;
-    Ok(Link { name, outcome, first, last })
+    let mut ends = Ends::default();
+    let outcome = read_archived(home, name, |record| ends.see(record))?;
+    Ok(ends.link(name, outcome))
 }
 
 fn expect_valid(link: &Link, until: Option<Lsn>) -> Result<()> {
@@ -75,46 +62,6 @@ fn expect_valid(link: &Link, until: Option<Lsn>) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// The record that lies in both is one record, and the first that begins in the second follows the
-/// last one of the first.
-fn joined(before: &Link, after: &Link) -> std::result::Result<(), &'static str> {
-    let begun = before.outcome.unfinished.as_ref();
-    let continued = after.outcome.continued.as_ref();
-    let previous = match (begun, continued) {
-        (None, None) => before.last,
-        // A crash lost the rest of the record, and the server went on without it.
-        (Some(_), None) => before.last,
-        (None, Some(_)) if before.last.is_none() => None,
-        (None, Some(_)) => return Err("it continues a record that was not begun"),
-        (Some(begun), Some(rest)) => {
-            if begun.total.saturating_sub(begun.here) != rest.remaining {
-                return Err("it continues a record of another length");
-            }
-            if begun.bytes.len() == begun.here as usize
-                && let Some(bytes) = &rest.bytes
-                && !is_intact(&[&begun.bytes[..], bytes].concat())
-            {
-                return Err("the record across both has a wrong checksum");
-            }
-            Some(begun.lsn)
-        }
-    };
-    let is_first = |first: &(Lsn, Lsn)| after.outcome.first_record == Some(first.0);
-    match (previous, after.first.filter(is_first)) {
-        (Some(previous), Some((_, follows))) if follows != previous => {
-            Err("its first record follows another one")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn is_intact(record: &[u8]) -> bool {
-    let Some(head) = record.first_chunk::<HEADER_BYTES>() else { return false };
-    let mut checksum = Checksum::default();
-    checksum.data(&record[HEADER_BYTES..]);
-    checksum.finish(head) == RecordHeader::parse(head).checksum
 }
 
 fn refused(message: String) -> Error {

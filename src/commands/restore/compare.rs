@@ -4,38 +4,68 @@
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::commands::restore::in_place::InPlace;
-use crate::commands::restore::pieces::Piece;
-use crate::commands::restore::place::Wanted;
-use crate::commands::restore::placement::Placed;
-use crate::commands::restore::settle::in_parallel;
-use crate::commands::restore::targets::{NO_LINK, Targets, cannot, is_zeros};
+use crate::commands::restore::pieces::{Piece, joined};
+use crate::commands::restore::placement::{Placed, Placement};
+use crate::commands::restore::targets::{NO_LINK, cannot, is_zeros};
 use crate::error::Result;
+use crate::host::page_cache;
 use crate::repository::Home;
 use crate::repository::manifest::Manifest;
 use crate::repository::sums::{self, CHUNK_BYTES, Sums, chunk_range};
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Compared {
-    pub wanted: Vec<Wanted>,
-    /// Bytes that agree.
-    pub kept: u64,
-    /// Files of which nothing is to be fetched.
-    pub kept_files: u64,
+/// Chunks that are compared in one go, 16 MiB: little enough that a large file keeps all
+/// processors busy, and enough that a disk reads on. Tests have small files, of several parts too.
+const CHUNKS_AT_ONCE: usize = if cfg!(test) { 2 } else { 128 };
+
+/// A part of a file that lies in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub file: usize,
+    /// How long what lies there was found.
+    was: u64,
+    chunks: Range<usize>,
 }
 
-/// Disks read faster when several ask.
-const READERS_MIN: usize = 4;
+impl Part {
+    /// All parts of a file that shall have `size` bytes; one at least.
+    pub fn of(file: usize, size: u64, was: u64) -> impl Iterator<Item = Part> {
+        let chunks = size.div_ceil(CHUNK_BYTES as u64) as usize;
+        let first_chunks = (0..chunks.max(1)).step_by(CHUNKS_AT_ONCE);
+        first_chunks.map(move |first| Part {
+            file,
+            was,
+            chunks: first..chunks.min(first + CHUNKS_AT_ONCE),
+        })
+    }
+
+    fn bytes(&self, size: u64) -> Range<u64> {
+        let begin = self.chunks.start * CHUNK_BYTES;
+        begin as u64..size.min((self.chunks.end * CHUNK_BYTES) as u64)
+    }
+
+    /// What goes into it.
+    pub fn pieces(&self, placement: &Placement) -> impl Iterator<Item = Piece> {
+        let placed = &placement.files[self.file];
+        let bytes = self.bytes(placed.size);
+        let pieces = overlapping(placement.pieces_of(placed), &bytes);
+        pieces.iter().filter_map(move |piece| piece.within(&bytes))
+    }
+}
+
+/// What came of one part.
+pub struct Compared {
+    /// To be written over what lies there.
+    pub wanted: Vec<Piece>,
+    /// Bytes of its pieces that agree.
+    pub kept: u64,
+    pub file: File,
+}
 
 pub struct Comparer<'a> {
     chain: &'a [Manifest],
     /// For each backup, where it has them.
     sums: Vec<Option<Sums>>,
-    jobs: usize,
 }
 
 /// What is known of a chunk without fetching it.
@@ -47,72 +77,26 @@ enum Expected {
 }
 
 impl<'a> Comparer<'a> {
-    pub fn new(home: &Home, chain: &'a [Manifest], jobs: usize) -> Result<Comparer<'a>> {
+    pub fn new(home: &Home, chain: &'a [Manifest]) -> Result<Comparer<'a>> {
         let sums = chain.iter().map(|manifest| home.sums(manifest)).collect::<Result<_>>()?;
-        Ok(Comparer { chain, sums, jobs })
+        Ok(Comparer { chain, sums })
     }
 
-    /// Compares, gives all files that lie in place their length, and finishes those that are right.
-    /// What was kept is told to `progress`.
-    pub fn compare(
-        &self,
-        targets: &mut Targets<'_>,
-        in_place: &InPlace,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Compared> {
-        let there: Vec<(usize, u64)> = in_place
-            .files
-            .iter()
-            .enumerate()
-            .filter_map(|(file, was)| was.map(|was| (file, was)))
-            .collect();
-        let found: Mutex<Vec<(usize, u64, Vec<Piece>)>> = Mutex::default();
-        let kept = AtomicU64::new(0);
-        let placement = targets.placement;
-        in_parallel(&there, self.jobs.max(READERS_MIN), |(file, was)| {
-            let placed = &placement.files[*file];
-            let pieces = placement.pieces_of(placed);
-            let wanted = self.compare_file(placed, pieces, *was)?;
-            let all: u64 = pieces.iter().map(|piece| piece.length).sum();
-            let agreed = all - wanted.iter().map(|piece| piece.length).sum::<u64>();
-            kept.fetch_add(agreed, Ordering::Relaxed);
-            progress(agreed);
-            let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            found.push((*file, *was, wanted));
-            Ok(())
-        })?;
-        let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut compared = Compared { kept: kept.into_inner(), ..Compared::default() };
-        for (file, was, pieces) in &found {
-            targets.is_there(*file, *was, pieces.iter().map(|piece| piece.length).sum());
-            compared.kept_files += u64::from(pieces.is_empty());
-            let wanted = |piece: &Piece| Wanted { file: *file as u32, piece: *piece };
-            compared.wanted.extend(pieces.iter().map(wanted));
+    /// The file must have its length already. Where no piece goes and something lies, zeros are
+    /// written.
+    pub fn compare(&self, part: &Part, placement: &Placement) -> Result<Compared> {
+        let (placed, was) = (&placement.files[part.file], part.was);
+        let file = open(placed)?;
+        let bytes = part.bytes(placed.size);
+        if let Some(length) = bytes.end.min(was).checked_sub(bytes.start) {
+            page_cache::bring_soon(&file, bytes.start, length);
         }
-        for (file, _) in in_place.files.iter().enumerate().filter(|(_, was)| was.is_none()) {
-            let pieces = placement.pieces_of(&placement.files[file]);
-            let wanted = |piece: &Piece| Wanted { file: file as u32, piece: *piece };
-            compared.wanted.extend(pieces.iter().map(wanted));
-        }
-        Ok(compared)
-    }
-
-    /// The pieces that are to be written over what lies there.
-    fn compare_file(&self, placed: &Placed, pieces: &[Piece], was: u64) -> Result<Vec<Piece>> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).custom_flags(NO_LINK).open(&placed.path);
-        let file = file.map_err(|error| cannot("open", placed, error))?;
-        if was != placed.size {
-            file.set_len(placed.size).map_err(|error| cannot("cut", placed, error))?;
-        }
+        let pieces = overlapping(placement.pieces_of(placed), &bytes);
         let mut wanted = Vec::new();
-        let mut buffer = vec![0; CHUNK_BYTES.min(placed.size as usize)];
-        let mut pieces = pieces;
-        for chunk in 0..placed.size.div_ceil(CHUNK_BYTES as u64) as usize {
+        let mut buffer = vec![0; CHUNK_BYTES.min((bytes.end - bytes.start) as usize)];
+        for chunk in part.chunks.clone() {
             let range = chunk_range(chunk, placed.size);
-            let ended = pieces.partition_point(|piece| piece.end() <= range.start);
-            pieces = &pieces[ended..];
-            let of_chunk = &pieces[..pieces.partition_point(|piece| piece.at < range.end)];
+            let of_chunk = overlapping(pieces, &range);
             let content = &mut buffer[..(range.end - range.start) as usize];
             let agrees = match self.expected(chunk, &range, of_chunk) {
                 Expected::Sum(_) | Expected::Unknown if range.start >= was => false,
@@ -132,7 +116,10 @@ impl<'a> Comparer<'a> {
                 wanted.extend(of_chunk.iter().filter_map(|piece| piece.within(&range)));
             }
         }
-        Ok(wanted)
+        let length = |piece: Piece| piece.length;
+        let all: u64 = part.pieces(placement).map(length).sum();
+        let kept = all - wanted.iter().copied().map(length).sum::<u64>();
+        Ok(Compared { wanted: joined(wanted), kept, file })
     }
 
     /// A checksum is of a chunk of a whole file of one backup; it holds here where all of the chunk
@@ -154,6 +141,23 @@ impl<'a> Comparer<'a> {
     }
 }
 
+/// Those that have a part in the range; they rise.
+fn overlapping<'p>(pieces: &'p [Piece], range: &Range<u64>) -> &'p [Piece] {
+    let pieces = &pieces[pieces.partition_point(|piece| piece.end() <= range.start)..];
+    &pieces[..pieces.partition_point(|piece| piece.at < range.end)]
+}
+
+/// Gives a file that lies in place the length it shall have.
+pub fn set_length(placed: &Placed) -> Result<()> {
+    open(placed)?.set_len(placed.size).map_err(|error| cannot("cut", placed, error))
+}
+
+fn open(placed: &Placed) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).custom_flags(NO_LINK).open(&placed.path);
+    file.map_err(|error| cannot("open", placed, error))
+}
+
 fn read(file: &File, placed: &Placed, content: &mut [u8], at: u64) -> Result<()> {
     file.read_exact_at(content, at).map_err(|error| cannot("read", placed, error))
 }
@@ -173,4 +177,25 @@ fn clear_between(file: &File, placed: &Placed, pieces: &[Piece], range: &Range<u
         at = at.max(end);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CHUNK_BYTES, CHUNKS_AT_ONCE, Part};
+
+    #[test]
+    fn the_parts_of_a_file_are_all_of_it() {
+        let at_once = (CHUNK_BYTES * CHUNKS_AT_ONCE) as u64;
+        for size in [0, 1, CHUNK_BYTES as u64, at_once - 1, at_once, at_once + 1, 5 * at_once] {
+            let parts: Vec<Part> = Part::of(3, size, 7).collect();
+            assert_eq!(parts.len() as u64, size.div_ceil(at_once).max(1), "{size}");
+            let mut end = 0;
+            for part in &parts {
+                let bytes = part.bytes(size);
+                assert_eq!((part.file, bytes.start), (3, end));
+                end = bytes.end;
+            }
+            assert_eq!(end, size);
+        }
+    }
 }

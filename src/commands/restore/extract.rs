@@ -9,8 +9,9 @@ use crate::commands::restore::carry_out::{file_systems, make_ready};
 use crate::commands::restore::chain::Chain;
 use crate::commands::restore::destination::{absolute, refuse_dangerous, refused};
 use crate::commands::restore::occupied::first_entry;
+use crate::commands::restore::packs;
 use crate::commands::restore::pieces::{Piece, Sources};
-use crate::commands::restore::place::{self, Work};
+use crate::commands::restore::place::{self, Fetch, Work};
 use crate::commands::restore::placement::Placement;
 use crate::commands::restore::settle;
 use crate::commands::restore::targets::Targets;
@@ -79,8 +80,8 @@ pub fn into_directory(
     let empty: Vec<usize> =
         empty.into_iter().filter(|file| targets.has_nothing_to_come(*file)).collect();
     settle::in_parallel(&empty, request.jobs, |file| targets.finish_empty(*file))?;
-    let work = Work::of_all(&chain, &placement);
-    work.carry_out(&home, &targets, request.jobs, &|_| ())?;
+    let fetch = Fetch::new(&home, &targets, &|_| (), None);
+    Work::of_all(&chain, &placement).carry_out(&fetch, request.jobs)?;
     place::expect_whole(&targets)?;
     settle::settle(&placement, &file_systems, None, request.jobs)?;
     let size = placement.files.iter().map(|file| file.size).sum();
@@ -164,7 +165,7 @@ fn window(
     for of_source in here.chunk_by(|one, other| one.source == other.source) {
         let manifest = &chain[of_source[0].source as usize];
         for number in 0..manifest.packs.len() as u32 {
-            let pack = place::pack_range(manifest, number);
+            let pack = packs::pack_range(manifest, number);
             let parts: Vec<Piece> =
                 of_source.iter().filter_map(|piece| piece.within_stream(&pack)).collect();
             if parts.is_empty() {

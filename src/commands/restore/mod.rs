@@ -15,7 +15,9 @@ pub mod plan;
 pub mod carry_out;
 pub mod compare;
 pub mod targets;
+pub mod packs;
 pub mod place;
+pub mod renew;
 pub mod settle;
 pub mod configuration;
 pub mod recovery;
@@ -26,9 +28,9 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::recovery_plan::{Known, decide};
 use crate::catalog::{Decision, Target, TargetAction, Wanted};
-use crate::commands::survey::{self, Memory};
+use crate::commands::survey::{self, Memory, Survey};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::clock;
+use crate::host::clock::{self, Deadline};
 use crate::host::privileges::{self, User};
 use crate::postgres::installation::Installation;
 use crate::postgres::{MajorVersion, SystemIdentifier};
@@ -43,7 +45,7 @@ use configuration::Configuration;
 use databases::Databases;
 use destination::Destination;
 use occupied::Into;
-use placement::Placement;
+use placement::{Link, Placement};
 use records::WalRecords;
 
 /// What a restore is asked to do.
@@ -68,6 +70,8 @@ pub struct Request {
     pub configuration: Option<PathBuf>,
     /// In bytes fetched in a second.
     pub max_rate: Option<u64>,
+    /// Nothing more is fetched after it; `None`: it may take as long as it takes.
+    pub deadline: Option<Deadline>,
     /// Keep what is right in a directory that holds this cluster, and change the rest.
     pub delta: bool,
     /// The databases that are restored with their content; none: all of them.
@@ -132,24 +136,55 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     let asked = request.wanted.backup.as_deref().map(str::parse).transpose()?;
     let home = survey::find_home(repository, request.system_identifier, asked.as_ref())?;
     let survey = survey::survey(&home, &Memory::none())?;
+    let decision = decide_on(&home, &survey, &request.wanted)?;
+    request.refuse_standby_at_a_fork(&decision)?;
+    let chain = load_chain(&home, &decision)?;
+    prepare_decided(repository, Decided { home, chain, decision, notes: survey.notes }, request)
+}
+
+/// What leads to the target, by what the repository holds; of this host nothing is asked.
+pub fn decide_on(home: &Home, survey: &Survey, wanted: &Wanted) -> Result<Decision> {
     let known = Known {
         backups: &survey.backups,
         tree: &survey.tree,
         inventory: &survey.inventory,
-        records: &WalRecords::new(&home),
+        records: &WalRecords::new(home),
         now: clock::now(),
     };
-    let decision = decide(&known, &request.wanted);
+    let decision = decide(&known, wanted);
     // Whoever is told that there is no backup must hear of the one that cannot be read.
-    let decision = decision.map_err(|error| {
+    decision.map_err(|error| {
         survey.notes.iter().fold(error, |error, note| error.context(note.trim_end_matches('.')))
-    })?;
-    request.refuse_standby_at_a_fork(&decision)?;
+    })
+}
+
+/// The backup that was chosen, with all it rests on, as their manifests have them.
+pub fn load_chain(home: &Home, decision: &Decision) -> Result<Chain> {
     let manifest = home.manifest(&decision.backup.id.parse()?)?;
     survey::expect_as_summarized(&decision.backup, &manifest)?;
-    let destination = destination::examine(&request, &manifest, &repository.url())?;
-    let databases = Databases::find(&home, &manifest, &request.include_databases)?;
-    let chain = Chain::load(&home, manifest)?;
+    Chain::load(home, manifest)
+}
+
+/// What a restore knows once it is decided.
+#[derive(Debug)]
+pub struct Decided {
+    pub home: Home,
+    pub chain: Chain,
+    pub decision: Decision,
+    /// They go with the plan.
+    pub notes: Vec<String>,
+}
+
+/// Whether this host can take it.
+pub fn prepare_decided(
+    repository: &Repository,
+    decided: Decided,
+    request: Request,
+) -> Result<Prepared> {
+    let Decided { home, chain, decision, notes } = decided;
+    let manifest = chain.newest();
+    let destination = destination::examine(&request, manifest, &repository.url())?;
+    let databases = Databases::find(&home, manifest, &request.include_databases)?;
     let is_empty = |path: &str| databases.is_empty(path);
     let placement = Placement::new(&chain, &destination.directory, &destination.links, &is_empty)?;
     let mut plan = Plan::new(&request, &chain, &placement, &decision);
@@ -163,7 +198,7 @@ pub fn prepare(repository: &Repository, request: Request) -> Result<Prepared> {
     plan.place(home.url(), &destination, recovery::signal_file(&request), settings.block());
     plan.describe_in_place(&destination, in_place.as_ref(), &placement);
     plan.databases_left_out = databases.left_out;
-    plan.notes.extend(survey.notes);
+    plan.notes.extend(notes);
     let configuration = request
         .configuration
         .as_deref()
@@ -197,6 +232,20 @@ impl Prepared {
 
     pub fn directory(&self) -> &Path {
         &self.destination.directory
+    }
+
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Of the backup that was chosen.
+    pub fn manifest(&self) -> &Manifest {
+        self.chain.newest()
+    }
+
+    /// Where tablespaces go.
+    pub fn links(&self) -> &[Link] {
+        &self.destination.links
     }
 
     pub fn owner(&self) -> Option<&User> {

@@ -213,7 +213,7 @@ fn take(missing: &mut Vec<Range<u64>>, runs: &[Run], found: &mut Vec<Piece>) {
 }
 
 /// In the order of the file, neighbours in both file and stream as one.
-fn joined(mut pieces: Vec<Piece>) -> Vec<Piece> {
+pub fn joined(mut pieces: Vec<Piece>) -> Vec<Piece> {
     pieces.sort_unstable_by_key(|piece| piece.at);
     let mut joined: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {

@@ -8,95 +8,42 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::commands::restore::host_failed;
-use crate::commands::restore::pieces::Piece;
+use crate::commands::restore::packs::{Packs, Task, Wanted, lying_in, pack_range};
 use crate::commands::restore::placement::Placement;
 use crate::commands::restore::targets::{Target, Targets};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
+use crate::host::clock::Deadline;
 use crate::repository::{Home, Manifest, PackReader, PackSink};
-
-/// A piece, and which file it is of.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    pub file: u32,
-    pub piece: Piece,
-}
 
 /// What is to be fetched, pack by pack.
 pub struct Work<'a> {
     chain: &'a [Manifest],
-    /// For each backup, in the order of its stream.
-    wanted: Vec<Vec<Wanted>>,
     tasks: Vec<Task>,
-    bandwidth: Bandwidth,
-}
-
-/// One pack of one backup, and which of its backup's pieces lie in it.
-struct Task {
-    source: usize,
-    number: u32,
-    pieces: Range<usize>,
 }
 
 impl<'a> Work<'a> {
-    pub fn new(chain: &'a [Manifest], all: impl IntoIterator<Item = Wanted>) -> Work<'a> {
-        let mut wanted: Vec<Vec<Wanted>> = chain.iter().map(|_| Vec::new()).collect();
-        for one in all {
-            wanted[one.piece.source as usize].push(one);
-        }
-        let mut tasks = Vec::new();
-        for (source, (pieces, manifest)) in wanted.iter_mut().zip(chain).enumerate() {
-            pieces.sort_unstable_by_key(|one| one.piece.offset);
-            for number in 0..manifest.packs.len() as u32 {
-                let pieces = lying_in(pieces, &pack_range(manifest, number));
-                if !pieces.is_empty() {
-                    tasks.push(Task { source, number, pieces });
-                }
-            }
-        }
-        Work { chain, wanted, tasks, bandwidth: Bandwidth::new(None) }
-    }
-
-    /// So many bytes are fetched in a second, in steps of a pack a job.
-    #[must_use]
-    pub fn at_most(self, bytes_per_second: Option<u64>) -> Self {
-        Work { bandwidth: Bandwidth::new(bytes_per_second), ..self }
-    }
-
     /// Every piece of every file.
     pub fn of_all(chain: &'a [Manifest], placement: &Placement) -> Work<'a> {
-        let files = (0u32..).zip(&placement.files);
-        let of_file = |(file, placed)| {
-            placement.pieces_of(placed).iter().map(move |piece| Wanted { file, piece: *piece })
-        };
-        Work::new(chain, files.flat_map(of_file))
+        let mut packs = Packs::new(chain);
+        for (file, placed) in (0u32..).zip(&placement.files) {
+            let pieces = placement.pieces_of(placed).iter();
+            pieces.for_each(|piece| packs.add(Wanted { file, piece: *piece }));
+        }
+        Work { chain, tasks: packs.into_tasks() }
     }
 
-    /// Fetches and writes all of it; returns how many stored bytes were fetched.
-    ///
-    /// `progress` is told the raw bytes placed, from any thread. Memory: one stored pack a job.
-    pub fn carry_out(
-        &self,
-        home: &Home,
-        targets: &Targets<'_>,
-        jobs: usize,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64> {
+    /// Fetches and writes all of it. Memory: one stored pack a job.
+    pub fn carry_out(&self, fetch: &Fetch<'_>, jobs: usize) -> Result<()> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let fetched = AtomicU64::new(0);
+        let is_over = || stop.load(Ordering::Relaxed);
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         let work = || -> Result<()> {
-            let mut reader = PackReader::new(home)?;
-            while !stop.load(Ordering::Relaxed) {
+            let mut reader = fetch.reader()?;
+            while !is_over() {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 let Some(task) = self.tasks.get(task) else { break };
-                let (expected, is_over) = (self.expected(task), || stop.load(Ordering::Relaxed));
-                if !self.bandwidth.take(expected, &is_over) {
-                    break;
-                }
-                let bytes = self.fetch(task, &mut reader, targets, progress)?;
-                fetched.fetch_add(bytes, Ordering::Relaxed);
-                self.bandwidth.take(bytes.saturating_sub(expected), &is_over);
+                fetch.place(self.chain, task, &mut reader, &is_over)?;
             }
             Ok(())
         };
@@ -112,66 +59,83 @@ impl<'a> Work<'a> {
                 scope.spawn(run);
             }
         });
-        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(fetched.into_inner()),
-        }
+        let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Where packs come from and where their pieces go.
+pub struct Fetch<'a> {
+    home: &'a Home,
+    pub targets: &'a Targets<'a>,
+    /// Is told the raw bytes placed, from any thread.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    bandwidth: Bandwidth,
+    deadline: Option<Deadline>,
+    fetched: AtomicU64,
+}
+
+impl<'a> Fetch<'a> {
+    /// So many bytes are fetched in a second, in steps of a pack a job.
+    pub fn new(
+        home: &'a Home,
+        targets: &'a Targets<'a>,
+        progress: &'a (dyn Fn(u64) + Sync),
+        max_rate: Option<u64>,
+    ) -> Fetch<'a> {
+        let (bandwidth, fetched) = (Bandwidth::new(max_rate), AtomicU64::new(0));
+        Fetch { home, targets, progress, bandwidth, deadline: None, fetched }
     }
 
-    /// About how many stored bytes a task will fetch.
-    fn expected(&self, task: &Task) -> u64 {
-        let manifest = &self.chain[task.source];
-        let pack = &manifest.packs[task.number as usize];
-        let range = pack_range(manifest, task.number);
-        let wanted = ranges(&self.wanted[task.source][task.pieces.clone()], &range);
-        let raw: u64 = wanted.iter().map(|range| range.end - range.start).sum();
-        (pack.stored as f64 * raw as f64 / pack.size.max(1) as f64) as u64
+    /// No pack is begun after it.
+    #[must_use]
+    pub fn by(self, deadline: Option<Deadline>) -> Self {
+        Fetch { deadline, ..self }
     }
 
-    fn fetch(
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.has_passed())
+    }
+
+    /// One for each thread.
+    pub fn reader(&self) -> Result<PackReader<'a>> {
+        PackReader::new(self.home)
+    }
+
+    /// How many stored bytes were fetched.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Fetches and writes what is wanted of a pack, unless it is over before.
+    pub fn place(
         &self,
+        chain: &[Manifest],
         task: &Task,
         reader: &mut PackReader<'_>,
-        targets: &Targets<'_>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<u64> {
-        let manifest = &self.chain[task.source];
-        let pack = pack_range(manifest, task.number);
-        let wanted = &self.wanted[task.source][task.pieces.clone()];
-        let ranges = ranges(wanted, &pack);
-        let mut spread =
-            Spread { manifest, begin: pack.start, wanted, targets, progress, current: None };
-        let fetched = reader.read(manifest, task.number, &ranges, &mut spread);
-        fetched.context(|| format!("place pack {} of backup {}", task.number, manifest.id))
-    }
-}
-
-/// Where a pack lies in its stream.
-pub fn pack_range(manifest: &Manifest, number: u32) -> Range<u64> {
-    let begin = u64::from(number) * manifest.pack_bytes;
-    begin..begin + manifest.packs[number as usize].size
-}
-
-/// Those of the pieces, which rise in the stream, that have a part in the range.
-fn lying_in(pieces: &[Wanted], range: &Range<u64>) -> Range<usize> {
-    let end = |one: &Wanted| one.piece.offset + one.piece.length;
-    let first = pieces.partition_point(|one| end(one) <= range.start);
-    let after = pieces.partition_point(|one| one.piece.offset < range.end);
-    first..after.max(first)
-}
-
-/// What of a pack is wanted, counted from its beginning.
-fn ranges(wanted: &[Wanted], pack: &Range<u64>) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::with_capacity(wanted.len());
-    for Wanted { piece, .. } in wanted {
-        let begin = piece.offset.max(pack.start) - pack.start;
-        let end = (piece.offset + piece.length).min(pack.end) - pack.start;
-        match ranges.last_mut().filter(|last| last.end == begin) {
-            Some(last) => last.end = end,
-            None => ranges.push(begin..end),
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let Task { source, number, wanted } = task;
+        let manifest = &chain[*source];
+        let (ranges, expected) = (task.ranges(chain), task.stored(chain));
+        let is_over = || is_over() || self.is_late();
+        if self.is_late() || !self.bandwidth.take(expected, &is_over) {
+            return if self.is_late() { Err(late()) } else { Ok(()) };
         }
+        let Fetch { targets, progress, .. } = *self;
+        let begin = pack_range(manifest, *number).start;
+        let mut spread = Spread { manifest, begin, wanted, targets, progress, current: None };
+        let bytes = reader.read(manifest, *number, &ranges, &mut spread);
+        let bytes = bytes.context(|| format!("place pack {number} of backup {}", manifest.id))?;
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        self.bandwidth.take(bytes.saturating_sub(expected), &is_over);
+        Ok(())
     }
-    ranges
+}
+
+fn late() -> Error {
+    Error::new(ErrorKind::CouldNotCheck, "the time that was given is over")
+        .hint("Give it more, or more jobs.")
 }
 
 /// One pack's part of the stream, piece by piece.

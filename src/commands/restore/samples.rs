@@ -110,6 +110,7 @@ pub fn request(directory: &Path) -> Request {
         system_identifier: None,
         configuration: None,
         max_rate: None,
+        deadline: None,
         delta: false,
         include_databases: Vec::new(),
         jobs: 3,

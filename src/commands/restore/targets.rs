@@ -1,8 +1,10 @@
 //! The files that are being written, by several threads: each knows how much of it is still to
 //! come, and gets its owner, mode and time with the last byte, while it is open anyway.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{
+    FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +32,8 @@ pub struct Targets<'a> {
 }
 
 struct State {
-    /// Bytes of its pieces that were not written yet.
+    /// Bytes of its pieces that are neither written nor found in place, and one more for each part
+    /// of it that is still to be compared.
     left: AtomicU64,
     /// Bytes that lay there before, if it did. Beyond them zeros need not be written.
     was: Option<u64>,
@@ -51,11 +54,25 @@ impl<'a> Targets<'a> {
         Targets { placement, owner, states }
     }
 
-    /// Something lies in the place of this file, `was` bytes of it, as long as the file shall be;
-    /// `left` bytes of its pieces are to be written over it.
-    pub fn is_there(&mut self, file: usize, was: u64, left: u64) {
-        let (left, ends_in_zeros) = (AtomicU64::new(left), AtomicBool::new(false));
-        self.states[file] = State { left, was: Some(was), ends_in_zeros };
+    /// Something lies in the place of this file, `was` bytes of it, and is compared in so many
+    /// parts.
+    pub fn is_there(&mut self, file: usize, was: u64, parts: u64) {
+        let state = &mut self.states[file];
+        *state.left.get_mut() += parts;
+        (state.was, state.ends_in_zeros) = (Some(was), AtomicBool::new(false));
+    }
+
+    /// A part of what lies in place was compared, and so many bytes of its pieces agree. The last
+    /// part finishes the file, where nothing is to be written into it.
+    pub fn compared(&self, index: usize, kept: u64, file: &File) -> Result<()> {
+        self.take_off(index, kept + 1, file)
+    }
+
+    fn take_off(&self, index: usize, count: u64, file: &File) -> Result<()> {
+        if self.states[index].left.fetch_sub(count, Ordering::AcqRel) == count {
+            self.finish(index, file)?;
+        }
+        Ok(())
     }
 
     pub fn file(&self, index: usize) -> &'a Placed {
@@ -82,20 +99,29 @@ impl<'a> Targets<'a> {
         self.states[index].left.load(Ordering::Acquire) == 0
     }
 
-    /// Its length, owner, time and mode, once all of it was written.
-    pub fn finish(&self, index: usize, file: &File) -> Result<()> {
+    /// Its length, owner, time and mode, once all of it is there.
+    fn finish(&self, index: usize, file: &File) -> Result<()> {
+        let state = &self.states[index];
         let placed = self.file(index);
         let finish = || -> std::io::Result<()> {
-            if self.states[index].ends_in_zeros.load(Ordering::Acquire) {
+            if state.ends_in_zeros.load(Ordering::Acquire) {
                 file.set_len(placed.size)?;
             }
-            if let Some(user) = self.owner {
+            // Nothing is written, not even to the inode, where all is as it should be.
+            let was = state.was.map(|_| file.metadata()).transpose()?;
+            let differs = |is_so: &dyn Fn(&Metadata) -> bool| !was.as_ref().is_some_and(is_so);
+            if let Some(user) = self.owner
+                && differs(&|was| (was.uid(), was.gid()) == (user.uid, user.gid))
+            {
                 fchown(file, Some(user.uid), Some(user.gid))?;
             }
-            if let Ok(seconds) = u64::try_from(placed.modified) {
+            if let Ok(seconds) = u64::try_from(placed.modified)
+                && differs(&|was| (was.mtime(), was.mtime_nsec()) == (placed.modified, 0))
+            {
                 file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))?;
             }
-            if placed.mode != NEW_FILE_MODE || self.states[index].was.is_some() {
+            let has_mode = |mode: u32| mode & 0o7777 == placed.mode;
+            if !was.map_or(has_mode(NEW_FILE_MODE), |was| has_mode(was.mode())) {
                 file.set_permissions(Permissions::from_mode(placed.mode))?;
             }
             Ok(())
@@ -119,11 +145,7 @@ impl Target<'_> {
         let state = &self.targets.states[self.index];
         self.write_out(state, at, bytes)
             .map_err(|error| cannot("write", self.targets.file(self.index), error))?;
-        let length = bytes.len() as u64;
-        if state.left.fetch_sub(length, Ordering::AcqRel) == length {
-            self.targets.finish(self.index, &self.file)?;
-        }
-        Ok(())
+        self.targets.take_off(self.index, bytes.len() as u64, &self.file)
     }
 
     /// Pages that are there already are not written: zeros where nothing lies, and in what lies

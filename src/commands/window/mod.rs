@@ -17,7 +17,7 @@ use crate::postgres::{SystemIdentifier, TimelineId};
 use crate::repository::{Home, Repository};
 
 pub use report::{GapReport, Report, TimelineReport, UnusableBackup, WindowReport};
-pub use unarchived::{State, Unarchived};
+pub use unarchived::{State, Unarchived, look as look_at_unarchived};
 
 const RETRY_FOR: Duration = Duration::from_secs(60);
 

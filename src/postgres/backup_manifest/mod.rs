@@ -5,8 +5,10 @@
 
 mod read;
 mod write;
+mod checksum;
 
-pub use read::verify;
+pub use checksum::{Checksum, FileHasher};
+pub use read::{ListedFile, listed, verify};
 pub use write::{ManifestWriter, WalRange};
 
 const LAST_LINE: &str = "\"Manifest-Checksum\": \"";

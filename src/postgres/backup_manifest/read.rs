@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use ring::digest;
 
 use super::LAST_LINE;
+use super::checksum::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::SystemIdentifier;
 use crate::postgres::replication::{Entry, EntryKind};
@@ -42,15 +43,7 @@ pub fn verify(
     entries: &[Entry],
     system_identifier: SystemIdentifier,
 ) -> Result<()> {
-    verify_own_checksum(manifest)?;
-    let written: Written<'_> = serde_json::from_slice(manifest)
-        .map_err(|error| wrong("cannot be read".to_owned()).source(error))?;
-    if !(1..=2).contains(&written.version) {
-        return Err(wrong(format!("has version {}, which walden does not know", written.version)));
-    }
-    if let Some(found) = written.system_identifier.filter(|found| *found != system_identifier.0) {
-        return Err(wrong(format!("names another cluster, {found}")));
-    }
+    let written = written(manifest, system_identifier)?;
     let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
     let mut streamed: HashMap<&str, &Entry> =
         files.map(|entry| (entry.path.as_str(), entry)).collect();
@@ -65,6 +58,46 @@ pub fn verify(
         return Err(wrong(format!("does not list {extra}, which was sent")));
     }
     Ok(())
+}
+
+/// A file as the server listed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Relative to the data directory.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    pub checksum: Checksum,
+}
+
+/// All files of a manifest that matches its own checksum and is of this cluster.
+pub fn listed(manifest: &[u8], system_identifier: SystemIdentifier) -> Result<Vec<ListedFile>> {
+    let listed = |file: &WrittenFile<'_>| {
+        let path = file.path()?.into_owned();
+        let checksum = match (file.algorithm.as_deref(), file.checksum.as_deref()) {
+            (Some(algorithm), Some(digits)) => {
+                hex(digits).and_then(|sum| Checksum::new(algorithm, sum)).ok_or_else(|| {
+                    wrong(format!("has a checksum of {path} that cannot be read, {algorithm}"))
+                })?
+            }
+            _ => Checksum::None,
+        };
+        Ok(ListedFile { path, size: file.size, checksum })
+    };
+    written(manifest, system_identifier)?.files.iter().map(listed).collect()
+}
+
+fn written(manifest: &[u8], system_identifier: SystemIdentifier) -> Result<Written<'_>> {
+    verify_own_checksum(manifest)?;
+    let written: Written<'_> = serde_json::from_slice(manifest)
+        .map_err(|error| wrong("cannot be read".to_owned()).source(error))?;
+    if !(1..=2).contains(&written.version) {
+        return Err(wrong(format!("has version {}, which walden does not know", written.version)));
+    }
+    if let Some(found) = written.system_identifier.filter(|found| *found != system_identifier.0) {
+        return Err(wrong(format!("names another cluster, {found}")));
+    }
+    Ok(written)
 }
 
 impl<'a> WrittenFile<'a> {

@@ -12,6 +12,7 @@ pub mod cancel;
 mod tls;
 mod auth;
 mod wire;
+mod copy;
 mod server_message;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use wire::Wire;
 
 pub(in crate::postgres) use wire::{Incoming, nonsense};
 
+pub use copy::CopyIn;
 pub use options::ConnectionOptions;
 pub use server_message::{ServerMessage, sqlstate};
 pub use socket::Canceller;
@@ -64,15 +66,29 @@ impl Connection {
 
     /// Runs one or more statements; the rows of the last.
     pub fn query(&mut self, sql: &str) -> Result<Rows> {
-        self.start(sql)?;
         let (mut last, mut rows) = (Rows::new(), Rows::new());
+        self.run(sql, &mut |came| match came {
+            Some(row) => rows.push(row),
+            None => last = std::mem::take(&mut rows),
+        })?;
+        Ok(last)
+    }
+
+    /// Runs one or more statements and hands over each row as it comes: for those that are many.
+    pub fn each_row(&mut self, sql: &str, each: &mut dyn FnMut(Vec<Option<String>>)) -> Result<()> {
+        self.run(sql, &mut |came| came.into_iter().for_each(&mut *each))
+    }
+
+    /// `came` is told of each row, and of the end of each statement.
+    fn run(&mut self, sql: &str, came: &mut dyn FnMut(Option<Vec<Option<String>>>)) -> Result<()> {
+        self.start(sql)?;
         let mut failure = None;
         loop {
             match self.receive()? {
                 Incoming::CopyData(_) => {}
-                Incoming::Other(Message::DataRow(row)) => rows.push(values(&row)?),
+                Incoming::Other(Message::DataRow(row)) => came(Some(values(&row)?)),
                 Incoming::Other(Message::CommandComplete(_) | Message::EmptyQueryResponse) => {
-                    last = std::mem::take(&mut rows);
+                    came(None);
                 }
                 Incoming::Other(Message::ErrorResponse(body)) => {
                     failure = Some(ServerMessage::parse(body.fields()).into_error());
@@ -82,7 +98,7 @@ impl Connection {
                 Incoming::Other(_) => {}
             }
         }
-        failure.map_or(Ok(last), Err)
+        failure.map_or(Ok(()), Err)
     }
 
     /// The first value of the first row, where there is one and it is not NULL.

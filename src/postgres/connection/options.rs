@@ -216,6 +216,13 @@ impl ConnectionOptions {
         self
     }
 
+    /// For the session, as PGOPTIONS: they beat what was set for a role or a database.
+    #[must_use]
+    pub fn server_options(mut self, options: impl Into<String>) -> Self {
+        self.options = Some(options.into());
+        self
+    }
+
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;

@@ -24,12 +24,15 @@ pub struct Wire {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Of a message of copy data that is handed over in pieces.
+    copy_data_left: usize,
     timeout: Option<Duration>,
 }
 
 impl Wire {
     pub fn new(socket: Socket) -> Self {
-        Wire { socket, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, timeout: None }
+        let buffer = vec![0; BUFFER_BYTES];
+        Wire { socket, buffer, start: 0, end: 0, copy_data_left: 0, timeout: None }
     }
 
     pub fn canceller(&self) -> Result<Canceller> {
@@ -91,6 +94,34 @@ impl Wire {
             Ok(None) => Err(nonsense(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => Err(nonsense(error)),
         }
+    }
+
+    /// Whether `receive_in_pieces` has not yet handed over all of a message.
+    pub fn is_within_copy_data(&self) -> bool {
+        self.copy_data_left > 0
+    }
+
+    /// As `receive`, but copy data as far as it has come: a row may be as long as 1 GiB.
+    pub fn receive_in_pieces(&mut self) -> Result<Incoming<'_>> {
+        if self.copy_data_left == 0 {
+            if self.peek_tag()? != COPY_DATA_TAG {
+                return self.receive();
+            }
+            let length = &self.buffer[self.start + 1..self.start + 5];
+            let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
+            self.copy_data_left = length
+                .checked_sub(4)
+                .ok_or_else(|| nonsense(io::Error::other("a message of impossible length")))?;
+            self.start += 5;
+        }
+        if self.copy_data_left > 0 {
+            self.fill(1)?;
+        }
+        let bytes = self.copy_data_left.min(self.end - self.start);
+        let piece = self.start..self.start + bytes;
+        self.start += bytes;
+        self.copy_data_left -= bytes;
+        Ok(Incoming::CopyData(&self.buffer[piece]))
     }
 
     /// Reads until `length` bytes stand in the buffer.

@@ -85,11 +85,26 @@ impl Digester {
         self.reader.write(piece, &mut |record| summary.take(record));
     }
 
+    /// As `write`; `visit` sees every record, too.
+    pub fn write_and_show(&mut self, piece: &[u8], visit: &mut impl FnMut(&Record<'_>)) {
+        let summary = &mut self.summary;
+        self.reader.write(piece, &mut |record| {
+            summary.take(record);
+            visit(record);
+        });
+    }
+
     /// The whole segment has come. `None`: WAL of a version that this walden does not know.
     pub fn finish(self) -> Option<Digest> {
+        self.finish_with_outcome().0
+    }
+
+    /// As `finish`, with what reading told besides.
+    pub fn finish_with_outcome(self) -> (Option<Digest>, Outcome) {
         let outcome = self.reader.finish();
         let is_unknown = outcome.version.is_none() && outcome.invalid.is_none();
-        if is_unknown { None } else { Some(self.summary.into_digest(outcome)) }
+        let digest = (!is_unknown).then(|| self.summary.into_digest(outcome.clone()));
+        (digest, outcome)
     }
 }
 

@@ -10,11 +10,15 @@ pub mod class_row;
 pub mod digest;
 mod activities;
 pub mod digester;
+pub mod link;
+pub mod agreement;
+pub mod tablespaces;
 #[cfg(test)]
 pub mod samples;
 
 pub use digest::{Digest, joint};
 pub use digester::Digester;
+pub use link::Link;
 pub use reader::{Outcome, Reader, read_segment};
 pub use record::Record;
 pub use segment::{SegmentCheck, SegmentFacts};

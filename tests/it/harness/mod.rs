@@ -2,6 +2,8 @@
 #![allow(dead_code, unused_imports, reason = "a vocabulary: not every test needs every word")]
 #![allow(clippy::wrong_self_convention, reason = "builders and assertions read as sentences")]
 
+/// Who writes, and keeps the books of it in the same transactions.
+pub mod books;
 /// A store that speaks S3, in this process.
 pub mod bucket;
 pub mod cluster;
@@ -24,6 +26,8 @@ pub mod program;
 pub mod proxy;
 /// Copies of what PostgreSQL handed over, to compare with.
 pub mod reference;
+/// Who damages repositories.
+pub mod saboteur;
 pub mod scratch;
 pub mod session;
 pub mod site;

@@ -68,6 +68,20 @@ pub fn tree(root: u32) -> Vec<Process> {
     ids.into_iter().filter_map(Process::hold).collect()
 }
 
+/// Whoever works below this directory, or was called with a path in it.
+pub fn that_name(directory: &Path) -> Vec<Process> {
+    let name = directory.display().to_string();
+    let works_there = |id: i32| {
+        let place = fs::read_link(format!("/proc/{id}/cwd")).unwrap_or_default();
+        place.starts_with(directory)
+    };
+    let held = all().into_iter().filter_map(Process::hold);
+    let theirs = held.filter(|process| {
+        process.words.iter().any(|word| word.contains(&name)) || works_there(process.id)
+    });
+    theirs.filter(|process| !process.is_gone()).collect()
+}
+
 /// Waits until none of them runs any more.
 #[track_caller]
 pub fn wait_gone(processes: &[Process]) {

@@ -35,17 +35,16 @@ impl Pages {
         let mut random = fastrand::Rng::with_seed(u64::from(seed));
         let mut noise = vec![0; NOISE_BYTES];
         random.fill(&mut noise);
-        let headers = segment_bytes / PAGE_BYTES * SHORT_HEADER_BYTES;
         Pages {
             name,
             segment_bytes,
             system_identifier,
             noise,
             position: 0,
-            free: segment_bytes - headers - (LONG_HEADER_BYTES - SHORT_HEADER_BYTES),
+            free: room(segment_bytes),
             record: Vec::new(),
             written: 0,
-            previous: name.start(segment_bytes as u32).0.saturating_sub(64),
+            previous: last_record_before(name.start(segment_bytes as u32).0, segment_bytes),
             records: 0,
         }
     }
@@ -78,7 +77,7 @@ impl Pages {
     /// `XLOG_NOOP` with noise in it (`XLogRecord`, access/xlogrecord.h). The last one ends where
     /// the segment does.
     fn begin_record(&mut self, lsn: u64) {
-        let length = if self.free < 2 * RECORD_BYTES { self.free } else { RECORD_BYTES };
+        let length = next_length(self.free);
         let data = length - BEFORE_DATA;
         let from = self.records * 65_537 % (NOISE_BYTES - 2 * RECORD_BYTES);
         let mut record = Vec::with_capacity(length);
@@ -98,6 +97,35 @@ impl Pages {
         self.records += 1;
         (self.record, self.written, self.previous) = (record, 0, lsn);
     }
+}
+
+/// For records: all but the page headers.
+fn room(segment_bytes: usize) -> usize {
+    let headers = segment_bytes / PAGE_BYTES * SHORT_HEADER_BYTES;
+    segment_bytes - headers - (LONG_HEADER_BYTES - SHORT_HEADER_BYTES)
+}
+
+fn next_length(free: usize) -> usize {
+    if free < 2 * RECORD_BYTES { free } else { RECORD_BYTES }
+}
+
+/// Where the last record of the segment before begins, which is laid out as all are.
+fn last_record_before(start: u64, segment_bytes: usize) -> u64 {
+    let mut free = room(segment_bytes);
+    while next_length(free) < free {
+        free -= next_length(free);
+    }
+    let before = room(segment_bytes) - free;
+    let on_first = PAGE_BYTES - LONG_HEADER_BYTES;
+    let on_others = PAGE_BYTES - SHORT_HEADER_BYTES;
+    let offset = match before.checked_sub(on_first) {
+        None => LONG_HEADER_BYTES + before,
+        Some(rest) => {
+            let (pages, at) = (1 + rest / on_others, rest % on_others);
+            pages * PAGE_BYTES + SHORT_HEADER_BYTES + at
+        }
+    };
+    (start + offset as u64).saturating_sub(segment_bytes as u64)
 }
 
 impl Iterator for Pages {
@@ -121,4 +149,12 @@ impl Iterator for Pages {
         self.position += PAGE_BYTES;
         Some(page)
     }
+}
+
+#[test]
+fn the_first_record_of_a_segment_names_the_last_of_the_one_before() {
+    let name = |number: u32| SegmentName::parse(&format!("0000000100000000{number:08X}")).unwrap();
+    let mut before = Pages::of(name(6), 1 << 20, 1, 7);
+    while before.next().is_some() {}
+    assert_eq!(Pages::of(name(7), 1 << 20, 1, 7).previous, before.previous);
 }

@@ -95,6 +95,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Indexes => "Indexes (a cache)",
         Kind::Evidence => "Audit trail, drills",
         Kind::Marks => "Marks",
+        Kind::Unknown => "Not walden's",
     }
 }
 

@@ -13,6 +13,7 @@ mod frames;
 mod read;
 mod seams;
 mod pages;
+mod unlogged;
 mod tail;
 
 use std::thread;

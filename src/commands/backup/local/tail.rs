@@ -13,6 +13,7 @@ use crate::commands::backup::local::pack::{Findings, Maker};
 use crate::commands::backup::local::pages::Damage;
 use crate::commands::backup::local::plan::{Content, Item, Plan};
 use crate::commands::backup::local::read::Reader;
+use crate::commands::backup::local::unlogged::seen_too_early;
 use crate::commands::backup::local::walk::unreadable;
 use crate::commands::backup::local::workers::{Uploads, pack_range};
 use crate::commands::backup::source::Source;
@@ -33,7 +34,7 @@ const ARCHIVE_END_BYTES: u64 = 2 * tar_header::BLOCK_BYTES as u64;
 pub struct Tail {
     stopped: Stopped,
     /// Entries of the plan that are in the stream and not in the backup: they were removed
-    /// meanwhile, or made after it began.
+    /// meanwhile, made after it began, or are of unlogged relations.
     left_out: BTreeSet<usize>,
 }
 
@@ -50,9 +51,11 @@ impl Tail {
         // After all files and before the end: on a standby it says how far replay must go.
         let control = ControlFile::read_bytes(reader.pgdata)?;
         let mode = file_mode(reader.pgdata)?;
+        let mut left_out = seen_too_early(plan, reader.pgdata)?;
+        left_out.extend(findings.gone());
         let stopped = backup.stop()?;
         let body = plan.entries().len();
-        let left_out = left_out(plan, linked, &stopped, findings)?;
+        left_out.extend(of_new_tablespaces(plan, linked, &stopped)?);
         let modified = clock::now().as_second();
         let item = |path: &str, bytes: Vec<u8>| Item {
             path: path.to_owned(),
@@ -149,12 +152,7 @@ fn file_mode(pgdata: &Path) -> Result<u32> {
 }
 
 /// A tablespace that came after the start is made by replay, which would trip over its files.
-fn left_out(
-    plan: &Plan,
-    linked: &[u32],
-    stopped: &Stopped,
-    findings: &Findings,
-) -> Result<BTreeSet<usize>> {
+fn of_new_tablespaces(plan: &Plan, linked: &[u32], stopped: &Stopped) -> Result<BTreeSet<usize>> {
     let known: BTreeSet<u32> = stopped.tablespaces()?.iter().map(|space| space.oid).collect();
     let new: Vec<String> = linked
         .iter()
@@ -165,11 +163,7 @@ fn left_out(
         path.strip_prefix(space.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let mut left_out = findings.gone();
-    for (number, entry) in plan.entries().iter().enumerate() {
-        if new.iter().any(|space| is_of(&entry.path, space)) {
-            left_out.insert(number);
-        }
-    }
-    Ok(left_out)
+    let entries = plan.entries().iter().enumerate();
+    let of_new = entries.filter(|(_, entry)| new.iter().any(|space| is_of(&entry.path, space)));
+    Ok(of_new.map(|(number, _)| number).collect())
 }

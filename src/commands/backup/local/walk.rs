@@ -84,13 +84,13 @@ struct Walk<'w> {
 
 /// An entry of a directory, not looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
+pub struct Name {
     text: String,
     kind: Kind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub enum Kind {
     Directory,
     File,
     Link,
@@ -192,13 +192,13 @@ fn is_left_out(directory: RelationDirectory, name: &str, unlogged: &BTreeSet<u32
 }
 
 /// The relations that have an init fork.
-fn unlogged(names: &[Name]) -> BTreeSet<u32> {
+pub fn unlogged(names: &[Name]) -> BTreeSet<u32> {
     let files = names.iter().filter_map(|name| RelationFileName::parse(&name.text));
     files.filter(|file| file.fork == Fork::Init).map(|file| file.number).collect()
 }
 
 /// Sorted; `None` where the directory is gone.
-fn names_in(place: &Path) -> Result<Option<Vec<Name>>> {
+pub fn names_in(place: &Path) -> Result<Option<Vec<Name>>> {
     let Some(entries) = found(place, fs::read_dir(place))? else { return Ok(None) };
     let mut names = Vec::new();
     for entry in entries {

@@ -1,0 +1,129 @@
+//! Starting the server and watching its recovery, until it accepts writes.
+
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::fs::statvfs;
+
+use crate::commands::drill::isolation::{self, PORT};
+use crate::commands::drill::moments::Moments;
+use crate::commands::drill::scratch::Scratch;
+use crate::error::{Error, ErrorKind};
+use crate::host::clock::{self, Deadline};
+use crate::postgres::installation::Installation;
+use crate::postgres::recovery_log::RecoveryLog;
+use crate::postgres::server::{Launch, Server, State};
+
+const POLL: Duration = Duration::from_millis(100);
+/// Less than this must never be left on the file system: others live from it, a server's WAL maybe.
+pub const ROOM_MIN: u64 = 512 << 20;
+
+/// A server that came through its recovery.
+#[derive(Debug)]
+pub struct Come {
+    pub server: Server,
+    pub log: RecoveryLog,
+    pub moments: Moments,
+    /// By our clock, which is also the server's.
+    pub started: Timestamp,
+}
+
+/// A server that did not, with what it said until then.
+#[derive(Debug)]
+pub struct Stuck {
+    pub error: Error,
+    pub moments: Moments,
+    pub started: Timestamp,
+    /// The last words of `fetch`, where it complained.
+    pub fetch: Option<String>,
+    /// Whether it had begun to replay: what ends it after that is about the WAL.
+    pub replayed: bool,
+}
+
+pub fn launch(scratch: &Scratch, installation: &Installation) -> Launch {
+    Launch {
+        installation: installation.clone(),
+        pgdata: scratch.data(),
+        socket_directory: scratch.socket_directory().to_owned(),
+        port: PORT,
+        log: scratch.log(),
+        settings: isolation::settings(scratch),
+        environment: Vec::new(),
+        user: scratch.user().cloned(),
+    }
+}
+
+/// `progress` is told the file that was replayed last.
+pub fn recover(
+    launch: Launch,
+    deadline: Deadline,
+    progress: &dyn Fn(&str),
+) -> Result<Come, Box<Stuck>> {
+    let started = clock::now();
+    // What our own shell says of other servers is none of its business; what says where the
+    // repository is, and with which credentials, is.
+    let environment = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        !name.starts_with("PG") && name != "LC_ALL"
+    });
+    let mut server = match Server::start_inheriting(launch, environment) {
+        Ok(server) => server,
+        Err(error) => return Err(Box::new(stuck(error, "", started))),
+    };
+    loop {
+        let state = server.state();
+        // After the state: what is read then is all an ended server has said.
+        let text = server.log();
+        let log = RecoveryLog::read(&text);
+        if let Some(file) = &log.restored {
+            progress(file);
+        }
+        if log.promoted && state == State::Ready {
+            let moments = Moments::read(&text);
+            return Ok(Come { server, log, moments, started });
+        }
+        if let Some(error) = trouble(&server, state, &log, deadline) {
+            return Err(Box::new(stuck(error, &text, started)));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn trouble(server: &Server, state: State, log: &RecoveryLog, deadline: Deadline) -> Option<Error> {
+    let directory = &server.launch().pgdata;
+    if state == State::Ended {
+        let said = log.fatal.as_deref().or(log.warning.as_deref()).unwrap_or("it says nothing");
+        let said = said.split_once("]").map_or(said, |(_, rest)| rest.trim());
+        return Some(Error::new(
+            ErrorKind::Server,
+            format!("the server ended before the target: {said}"),
+        ));
+    }
+    if deadline.has_passed() {
+        return Some(
+            Error::new(ErrorKind::CouldNotCheck, "the time that was given is over")
+                .hint("Give it more by --timeout, or take backups more often: less is replayed."),
+        );
+    }
+    let left = statvfs(directory).ok().map(|room| room.f_bavail * room.f_frsize);
+    left.filter(|left| *left < ROOM_MIN).map(|left| {
+        Error::new(
+            ErrorKind::Full,
+            format!("only {} MiB are left at {}", left >> 20, directory.display()),
+        )
+        .hint("The drill ends before it takes the room of others: name another --scratch DIR.")
+    })
+}
+
+fn stuck(error: Error, text: &str, started: Timestamp) -> Stuck {
+    let complaints = text.lines().filter(|line| line.contains("walden: "));
+    let fetch = complaints.filter(|line| !line.contains(" LOG: ")).next_back();
+    Stuck {
+        error,
+        moments: Moments::read(text),
+        started,
+        fetch: fetch.map(|line| line.trim().to_owned()),
+        replayed: text.contains("LOG:  redo starts at "),
+    }
+}

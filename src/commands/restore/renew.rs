@@ -1,0 +1,232 @@
+//! Restoring in place: what lies there is compared, and what differs is fetched, side by side: a
+//! pack as soon as all was compared that lies where its content goes.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::commands::restore::compare::{self, Comparer, Part};
+use crate::commands::restore::in_place::InPlace;
+use crate::commands::restore::packs::{Packs, Task, Wanted};
+use crate::commands::restore::pieces::Piece;
+use crate::commands::restore::place::Fetch;
+use crate::commands::restore::placement::Placement;
+use crate::commands::restore::settle::in_parallel;
+use crate::commands::restore::targets::Targets;
+use crate::error::{Error, Result};
+use crate::repository::{Manifest, PackReader};
+
+/// Beside those that fetch: disks read faster when several ask.
+const READERS: usize = 2;
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Bytes that agree.
+    pub kept: u64,
+    /// Files that agree.
+    pub kept_files: u64,
+}
+
+pub struct Renewal<'a> {
+    chain: &'a [Manifest],
+    placement: &'a Placement,
+    parts: Vec<Part>,
+    /// How many files lie in place.
+    files: u64,
+    jobs: usize,
+    stop: AtomicBool,
+    state: Mutex<State<'a>>,
+    /// Somebody has ended what he did.
+    news: Condvar,
+}
+
+struct State<'a> {
+    /// The part that is compared next.
+    next: usize,
+    comparing: usize,
+    fetching: usize,
+    packs: Packs<'a>,
+    /// For each pack: how many parts may still want something of it.
+    open: Vec<usize>,
+    ready: VecDeque<Task>,
+    /// Files that do not agree.
+    changed: BTreeSet<usize>,
+    renewed: Renewed,
+    failure: Option<Error>,
+}
+
+enum Step {
+    Compare(usize),
+    Fetch(Task),
+    /// Nothing is left that this thread could do.
+    End,
+}
+
+impl<'a> Renewal<'a> {
+    /// Gives what lies in place its length, and divides it.
+    pub fn prepare(
+        chain: &'a [Manifest],
+        targets: &mut Targets<'a>,
+        in_place: &InPlace,
+        jobs: usize,
+    ) -> Result<Renewal<'a>> {
+        let placement = targets.placement;
+        let mut packs = Packs::new(chain);
+        let mut open = vec![0; packs.count()];
+        let (mut parts, mut others, mut files) = (Vec::new(), Vec::new(), 0);
+        for (file, (placed, was)) in placement.files.iter().zip(&in_place.files).enumerate() {
+            let Some(was) = *was else {
+                want(&mut packs, file, placement.pieces_of(placed));
+                continue;
+            };
+            files += 1;
+            let first = parts.len();
+            parts.extend(Part::of(file, placed.size, was));
+            targets.is_there(file, was, (parts.len() - first) as u64);
+            if was != placed.size {
+                others.push(placed);
+            }
+        }
+        in_parallel(&others, jobs, |placed| compare::set_length(placed))?;
+        for part in &parts {
+            packs_of(&packs, part, placement).into_iter().for_each(|pack| open[pack] += 1);
+        }
+        let waiting = (0..packs.count()).filter(|pack| open[*pack] == 0);
+        let ready: Vec<usize> = waiting.collect();
+        let ready = ready.into_iter().filter_map(|pack| packs.take(pack)).collect();
+        let state = State {
+            next: 0,
+            comparing: 0,
+            fetching: 0,
+            packs,
+            open,
+            ready,
+            changed: BTreeSet::new(),
+            renewed: Renewed::default(),
+            failure: None,
+        };
+        let (stop, state, news) = (AtomicBool::new(false), Mutex::new(state), Condvar::new());
+        Ok(Renewal { chain, placement, parts, files, jobs: jobs.max(1), stop, state, news })
+    }
+
+    /// Compares all, fetches what differs, and finishes each file with the last of it. Memory: one
+    /// stored pack a job.
+    pub fn carry_out(self, comparer: &Comparer<'_>, fetch: &Fetch<'_>) -> Result<Renewed> {
+        thread::scope(|scope| {
+            for _ in 0..self.jobs + READERS {
+                scope.spawn(|| {
+                    let _guard = EndsAll(&self);
+                    if let Err(error) = self.work(comparer, fetch) {
+                        self.stop.store(true, Ordering::Relaxed);
+                        self.state().failure.get_or_insert(error);
+                        self.news.notify_all();
+                    }
+                });
+            }
+        });
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let kept_files = self.files - state.changed.len() as u64;
+        state.failure.map_or(Ok(Renewed { kept_files, ..state.renewed }), Err)
+    }
+
+    fn work(&self, comparer: &Comparer<'_>, fetch: &Fetch<'_>) -> Result<()> {
+        let mut reader = None;
+        loop {
+            match self.next_step() {
+                Step::Compare(part) => self.compare(&self.parts[part], comparer, fetch)?,
+                Step::Fetch(task) => self.fetch(&task, fetch, &mut reader)?,
+                Step::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Fetching comes first: a store may be far away, and what was compared lies in memory still.
+    fn next_step(&self) -> Step {
+        let mut state = self.state();
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Step::End;
+            }
+            let may_fetch = state.fetching < self.jobs;
+            if let Some(task) = may_fetch.then(|| state.ready.pop_front()).flatten() {
+                state.fetching += 1;
+                return Step::Fetch(task);
+            }
+            if state.next < self.parts.len() {
+                state.next += 1;
+                state.comparing += 1;
+                return Step::Compare(state.next - 1);
+            }
+            if state.comparing == 0 && state.ready.is_empty() {
+                return Step::End;
+            }
+            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn compare(&self, part: &Part, comparer: &Comparer<'_>, fetch: &Fetch<'_>) -> Result<()> {
+        let compared = comparer.compare(part, self.placement)?;
+        fetch.targets.compared(part.file, compared.kept, &compared.file)?;
+        (fetch.progress)(compared.kept);
+        let mut state = self.state();
+        state.comparing -= 1;
+        state.renewed.kept += compared.kept;
+        if !compared.wanted.is_empty() {
+            state.changed.insert(part.file);
+        }
+        want(&mut state.packs, part.file, &compared.wanted);
+        for pack in packs_of(&state.packs, part, self.placement) {
+            state.open[pack] -= 1;
+            if state.open[pack] == 0 {
+                let task = state.packs.take(pack);
+                state.ready.extend(task);
+            }
+        }
+        self.news.notify_all();
+        Ok(())
+    }
+
+    fn fetch<'f>(
+        &self,
+        task: &Task,
+        fetch: &Fetch<'f>,
+        reader: &mut Option<PackReader<'f>>,
+    ) -> Result<()> {
+        let reader = match reader {
+            Some(reader) => reader,
+            None => reader.insert(fetch.reader()?),
+        };
+        fetch.place(self.chain, task, reader, &|| self.stop.load(Ordering::Relaxed))?;
+        self.state().fetching -= 1;
+        self.news.notify_all();
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who panics takes the others along: they would wait for what he did not end.
+struct EndsAll<'r, 'a>(&'r Renewal<'a>);
+
+impl Drop for EndsAll<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop.store(true, Ordering::Relaxed);
+            let _state = self.0.state();
+            self.0.news.notify_all();
+        }
+    }
+}
+
+fn want(packs: &mut Packs<'_>, file: usize, pieces: &[Piece]) {
+    pieces.iter().for_each(|piece| packs.add(Wanted { file: file as u32, piece: *piece }));
+}
+
+/// Each once, though many pieces may lie in one.
+fn packs_of(packs: &Packs<'_>, part: &Part, placement: &Placement) -> BTreeSet<usize> {
+    part.pieces(placement).flat_map(|piece| packs.of(&piece)).collect()
+}
