@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use walden::host::privileges;
 
 use crate::harness::books::{self, AGREEMENT, Clerks, Entries};
 use crate::harness::cluster::within;
@@ -186,7 +187,11 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let stopped = Command::new("sh").args(["-c", &self.stop]).output();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &self.stop]).current_dir("/");
+        // PostgreSQL's programs refuse to work for root.
+        let user = privileges::server_user().unwrap();
+        let stopped = privileges::run_as(&mut shell, user.as_ref()).output();
         let _ = fs::remove_dir_all(&self.directory);
         if !thread::panicking() {
             assert!(stopped.is_ok_and(|output| output.status.success()), "{}", self.stop);

@@ -34,7 +34,7 @@ use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
 use crate::host::{self, data_directory};
-use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
+use crate::postgres::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::audit::Verb;
 use crate::repository::verification::Verification;
 use crate::repository::{BackupId, Contents, Home, Object};
@@ -197,7 +197,8 @@ fn look(
     let tree = TimelineTree::new(histories.judge(home, &needed, &wal.switches, &mut book));
     let segment_size =
         backups.summaries.last().map_or(wal.segment_size, |backup| backup.wal_segment_size);
-    let inventory = Inventory::new(std::mem::take(&mut wal.parts), &tree, segment_size);
+    let mut inventory = Inventory::new(std::mem::take(&mut wal.parts), &tree, segment_size);
+    leave_out_the_lost(&mut inventory);
     let timelines = conclude::timelines(&inventory, &wal);
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
     let world = World { backups: backups.summaries.clone(), tree, inventory };
@@ -206,6 +207,18 @@ fn look(
     let findings = judge(court, &mut book);
     let unchecked = book.unchecked;
     Ok(Looked { contents, backups, wal, timelines, unarchived, findings, unchecked })
+}
+
+/// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it
+/// must not make one.
+fn leave_out_the_lost(inventory: &mut Inventory) {
+    let size = inventory.segment_size.max(1);
+    let followed: BTreeSet<SegmentName> =
+        inventory.segments.keys().map(|name| name.next(size)).collect();
+    let known: BTreeSet<SegmentName> = inventory.segments.keys().copied().collect();
+    inventory.segments.retain(|name, segment| {
+        !segment.is_damaged || followed.contains(name) || known.contains(&name.next(size))
+    });
 }
 
 fn selection(
@@ -267,3 +280,8 @@ impl Looked {
         self.findings.iter().any(|finding| finding.severity == Severity::Damage)
     }
 }
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
