@@ -219,14 +219,16 @@ fn what_a_live_trigger_takes_away_undoes_it_all() {
 fn partitions_come_with_their_whole_and_odd_names_stay() {
     let sql = "CREATE TABLE whole (n int, x text) PARTITION BY RANGE (n); \
         CREATE TABLE low PARTITION OF whole FOR VALUES FROM (0) TO (100); \
-        CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (1000) PARTITION BY LIST (x); \
+        CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (1000) \
+            PARTITION BY LIST (x); \
         CREATE TABLE high_a PARTITION OF high FOR VALUES IN ('a'); \
         CREATE TABLE high_b PARTITION OF high DEFAULT; \
         CREATE INDEX ON whole (n); \
         INSERT INTO whole SELECT n, chr(97 + n % 3) FROM generate_series(0, 999) n; \
         CREATE SCHEMA \"Odd.\"; \
         CREATE TABLE \"Odd.\".\"a\"\"b.* \\ c\" (\"select\" serial, \"D\" text); \
-        INSERT INTO \"Odd.\".\"a\"\"b.* \\ c\" (\"D\") SELECT md5(n::text) FROM generate_series(1, 50) n";
+        INSERT INTO \"Odd.\".\"a\"\"b.* \\ c\" (\"D\") \
+            SELECT md5(n::text) FROM generate_series(1, 50) n";
     let mut both = Both::new(sql, "SELECT 1");
     let outcome = both.bring_back(both.request(&["whole*", r#""Odd."."a""b.* \ c""#])).unwrap();
     assert_eq!(outcome.tables.len(), 2);
@@ -245,7 +247,8 @@ fn partitions_come_with_their_whole_and_odd_names_stay() {
     assert_eq!(both.live.value("SELECT count(*) FROM pg_inherits"), "16");
 
     both.refuses(both.request(&["hihg"]), "no table hihg");
-    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.twin (); CREATE TABLE twin ()");
+    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other");
+    both.past.sql("CREATE TABLE other.twin (); CREATE TABLE twin ()");
     both.refuses(both.request(&["seen"]), "is a view");
     both.live.sql("DROP TABLE whole");
     both.refuses(both.request(&["twin"]), "twin may mean");

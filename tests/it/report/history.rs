@@ -177,7 +177,9 @@ impl History {
         let first = match (copied, fork) {
             (Some(copied), _) => commit(start + 0x100, xid, copied.begun),
             (None, Some((_, lsn))) => commit(lsn.0 + 0x100, xid, written.begun),
-            (None, None) => commit(start + 0x100, xid, written.begun + SignedDuration::from_secs(1)),
+            (None, None) => {
+                commit(start + 0x100, xid, written.begun + SignedDuration::from_secs(1))
+            }
         };
         let last = commit(start + 0xF0_0000, xid + 9, written.begun + took * 9 / 10);
         Digest {

@@ -1,4 +1,4 @@
-//! `drill --extract`: one table as it was, from a recovered server into a file or the live database.
+//! `drill --extract`: one table as it was, from a recovered server into a file or a live database.
 
 pub mod names;
 mod tables;
@@ -125,8 +125,8 @@ impl Prepared {
         self.request.content
     }
 
-    /// Finds the tables in the recovered server and brings them where they are wanted. `progress` is
-    /// told of bytes.
+    /// Finds the tables in the recovered server and brings them where they are wanted. `progress`
+    /// is told of bytes.
     pub fn bring_back(&self, server: &Recovered, progress: &dyn Fn(u64)) -> Result<Outcome> {
         let request = &self.request;
         let database = tables::database(server, self.database.as_deref(), self.is_named)?;
