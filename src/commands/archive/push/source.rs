@@ -275,6 +275,7 @@ mod tests {
         let control_file = ControlFile {
             system_identifier: SystemIdentifier(samples::SYSTEM_IDENTIFIER),
             wal_segment_size: None,
+            max_prepared_transactions: None,
             checkpoint: None,
         };
         let caller = Caller { control_file: Some(control_file), place: "/data".to_owned() };
