@@ -17,6 +17,8 @@ use walden::postgres::connection::ConnectionOptions;
 use crate::harness::cluster::PORT;
 use crate::harness::{self, Cluster, Scratch, Walden};
 
+/// Rows that the harness, which waits a minute for an answer, asks for at once.
+const PART: u64 = 1_000_000;
 const LONG: Duration = Duration::from_secs(1800);
 /// Of which this machine has pg_dump.
 const MAJOR: MajorVersion = MajorVersion(15);
@@ -392,14 +394,32 @@ fn many_rows_with_fields_of_every_length_arrive_as_they_left() {
     let (repository, drills) = (Scratch::new(), Scratch::new());
     let url = format!("file://{}", repository.path().display());
     let live = Cluster::builder(MAJOR).segment_size_mib(16).archive_to(url, "main").start();
-    live.sql(&format!(
-        "CREATE TABLE big AS SELECT n::bigint AS id, md5(n::text) AS x, n / 7.0 AS y, \
-         now() AS at FROM generate_series(1, {rows}) n; ALTER TABLE big ADD PRIMARY KEY (id)"
-    ));
+    live.sql("CREATE TABLE big (id bigint, x text, y numeric, at timestamptz)");
+    for first in (1..=rows).step_by(PART as usize) {
+        let last = rows.min(first + PART - 1);
+        live.sql(&format!(
+            "INSERT INTO big SELECT n, md5(n::text), n / 7.0, now() FROM \
+             generate_series({first}, {last}) n"
+        ));
+    }
+    live.sql("ALTER TABLE big ADD PRIMARY KEY (id)");
     live.walden().arg("backup").timeout(LONG).run().succeeds();
-    live.sql("INSERT INTO big VALUES (0, repeat('long ', 4 << 20)), (-1, NULL)");
-    live.sql("DELETE FROM big WHERE id % 10 = 0 AND id > 0");
-    let before = live.value(&sum_of("big"));
+    // Longer than any message that is held in memory as a whole.
+    live.sql("ALTER TABLE big ALTER x SET STORAGE EXTERNAL");
+    live.sql("INSERT INTO big VALUES (0, repeat('long ', 14 << 20)), (-1, NULL)");
+    live.sql("DELETE FROM big WHERE id % 1000 = 0 AND id > 0");
+    let sums = || -> Vec<String> {
+        let parts = (0..=rows).step_by(PART as usize);
+        parts
+            .map(|first| {
+                let part = format!(
+                    "(SELECT * FROM big WHERE id BETWEEN {first} - 1 AND {first} + {PART})"
+                );
+                live.value(&sum_of(&part))
+            })
+            .collect()
+    };
+    let before = sums();
     let lsn = live.value("SELECT pg_current_wal_insert_lsn()");
     live.sql("DROP TABLE big");
     live.archive_everything();
@@ -413,4 +433,43 @@ fn many_rows_with_fields_of_every_length_arrive_as_they_left() {
         live.value("SELECT conname FROM pg_constraint WHERE conrelid = 'big'::regclass"),
         "big_pkey"
     );
+}
+
+#[test]
+fn told_to_stop_it_leaves_the_live_database_as_it_was() {
+    let accident = Accident::new();
+    // The rows never end: each is waited for.
+    accident.shop("CREATE SCHEMA later; SELECT 1");
+    let words = ["--target-name", "before", "--into", "dbname=shop", "--into-schema", "later"];
+    let blocked = accident.live.session("shop");
+    let mut blocked = blocked.unwrap();
+    blocked.query("BEGIN; CREATE TABLE later.orders ()").unwrap();
+    let mut running = accident.extract(&["orders"]).args(words).spawn();
+    let waits = "EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'walden extract' \
+                 AND wait_event_type = 'Lock')";
+    accident.live.wait_until(waits);
+    running.terminate();
+    running.wait().exits(75);
+    accident.live.wait_until(&format!("NOT {waits}"));
+    blocked.query("ROLLBACK").unwrap();
+    let gone = "NOT EXISTS (SELECT FROM pg_stat_activity \
+                WHERE application_name = 'walden extract')";
+    accident.live.wait_until(gone);
+    assert_eq!(accident.shop("SELECT to_regclass('later.orders') IS NULL"), "t");
+    assert_eq!(fs::read_dir(accident.drills.path()).unwrap().count(), 0, "nothing is left");
+}
+
+/// What was prepared by then holds its locks still, and is not part of the past.
+#[test]
+fn a_table_that_a_prepared_transaction_has_locked_comes_back() {
+    let mut both = Both::new("CREATE TABLE t AS SELECT 1 AS n", "SELECT 1");
+    both.past.configure("max_prepared_transactions", "5");
+    both.past.stop();
+    both.past.start_again();
+    let mut session = both.past.session("postgres").unwrap();
+    session.query("BEGIN; DROP TABLE t").unwrap();
+    session.query("PREPARE TRANSACTION 'the drop'").unwrap();
+    let outcome = both.bring_back(both.request(&["t"])).unwrap();
+    assert!(outcome.notes.iter().any(|note| note.ends_with("the drop.")), "{:?}", outcome.notes);
+    assert_eq!(both.live.value("SELECT n FROM t"), "1");
 }

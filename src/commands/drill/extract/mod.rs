@@ -131,8 +131,10 @@ impl Prepared {
         let request = &self.request;
         let database = tables::database(server, self.database.as_deref(), self.is_named)?;
         let mut connection = server.connect(&database)?;
+        let open = tables::end_prepared(&mut connection)?;
         let found = tables::find(&mut connection, &request.tables)?;
-        let notes = notes::of(&mut connection, &found, request)?;
+        let mut notes = notes::of(&mut connection, &found, request)?;
+        notes.extend(open);
         drop(connection);
         let what = (database.as_str(), found.as_slice());
         let tables = match &self.to {
