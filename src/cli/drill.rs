@@ -108,7 +108,7 @@ pub struct Drill {
     #[arg(long, conflicts_with = "extract")]
     keep: bool,
     /// Only remove what earlier drills left behind or kept.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["keep", "random", "seed", "latest", "Point"])]
     sweep: bool,
 }
 
@@ -132,7 +132,7 @@ impl Drill {
     pub fn run(self, app: &App) -> Result<()> {
         let output = app.settings.output;
         if self.sweep {
-            let swept = sweep::sweep(&root(None, app)?, true);
+            let swept = sweep::sweep(&root(self.scratch.as_deref(), app)?, true);
             print!("{}", text::swept(&swept));
             return Ok(());
         }

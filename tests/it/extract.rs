@@ -336,7 +336,7 @@ impl Accident {
     fn audited(&self) -> Vec<serde_json::Value> {
         let home = self.repository.path().join("main").join(self.live.system_identifier());
         let mut entries: Vec<_> = fs::read_dir(home.join("audit")).unwrap().flatten().collect();
-        entries.sort_by_key(std::fs::DirEntry::file_name);
+        entries.sort_by_key(fs::DirEntry::file_name);
         let entries = entries.iter().map(|entry| fs::read(entry.path()).unwrap());
         let entries = entries.map(|json| serde_json::from_slice(&json).unwrap());
         entries.filter(|entry: &serde_json::Value| entry["verb"] == "extract").collect()

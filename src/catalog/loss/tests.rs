@@ -115,8 +115,7 @@ fn what_the_parent_timeline_loses_its_branches_lose_as_well() {
     let backups = vec![backup("a", 1, 4)];
     let mut world = World { backups, tree, inventory: inventory(segments) };
     let loss = of_segment(&mut world, 5, None);
-    let expected =
-        [stretch(&[1], "10:04:45", "10:08:45"), stretch(&[2], "10:04:45", "11:09:00")];
+    let expected = [stretch(&[1], "10:04:45", "10:08:45"), stretch(&[2], "10:04:45", "11:09:00")];
     assert_eq!(loss.stretches, expected);
     // What comes after the switch is its own.
     let loss = of_segment(&mut world, 8, None);

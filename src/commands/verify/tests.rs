@@ -174,7 +174,10 @@ fn segments_of_another_history_do_not_join() {
     let looked = place.look(true);
     let damages = damages(&looked);
     assert!(!damages.is_empty());
-    assert!(damages.iter().all(|it| it.what.starts_with("it does not go on where")), "{damages:#?}");
+    assert!(
+        damages.iter().all(|it| it.what.starts_with("it does not go on where")),
+        "{damages:#?}"
+    );
     assert_eq!(damages[0].object, place.key(9).to_string());
 }
 
@@ -287,7 +290,9 @@ fn what_lies_beside_a_backup_is_checked_for_what_it_is_worth() {
     let id = &place.backups[2].id;
     place.flip(&place.home.sums_key(id), 3);
     let looked = place.look(false);
-    assert!(only(&looked, &place.home.sums_key(id)).consequence.contains("into a new one it works"));
+    assert!(
+        only(&looked, &place.home.sums_key(id)).consequence.contains("into a new one it works")
+    );
     place.remove(&place.home.sums_key(id));
     let looked = place.look(false);
     assert_eq!(only(&looked, &place.home.sums_key(id)).what, "it is missing");
@@ -396,7 +401,8 @@ fn samples_of_packs_make_a_backup_whole_in_the_end() {
     place.store(manifest, &[("base/5/1", noise(400_000, 3))], true);
     let id = place.backups[3].id.clone();
     let packs = place.backups[3].packs.len() as u32;
-    let read = VerifiedBackup { id: id.clone(), packs: vec![(0, packs - 2)], whole: false, sound: true };
+    let read =
+        VerifiedBackup { id: id.clone(), packs: vec![(0, packs - 2)], whole: false, sound: true };
     let earlier = Verification { deep: true, backups: vec![read], ..Verification::default() };
     let request =
         Request { deep: true, sample: 0.9, backup: Some(id.clone()), ..Request::shallow() };

@@ -29,7 +29,13 @@ pub fn write(history: &History, chance: &mut fastrand::Rng) {
     let restored = history.at(66, 11.2);
     let summary = "restored into /var/lib/postgresql/17/restored, to just before the drop of \
                    public.orders";
-    trail.enter(Verb::Restore, (restored, restored + minutes(24)), Outcome::Done, summary, json!({}));
+    trail.enter(
+        Verb::Restore,
+        (restored, restored + minutes(24)),
+        Outcome::Done,
+        summary,
+        json!({}),
+    );
     for day in 1..92 {
         trail.verify(day);
     }
@@ -261,7 +267,8 @@ fn checks(verdict: Verdict, rto: u64) -> Vec<Check> {
         _ => (passed, "214 indexes are sound"),
     };
     let in_time = if verdict == Verdict::Failed { Verdict::Failed } else { passed };
-    let statement = "SELECT count(*) > 1000000 FROM orders WHERE placed > now() - interval '90 days'";
+    let statement =
+        "SELECT count(*) > 1000000 FROM orders WHERE placed > now() - interval '90 days'";
     vec![
         check("target", "last commit 88121", passed, "recovery ended right there", 3),
         check("checksums", "all data files", passed, "6 291 456 pages are sound", 21_000),
