@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -64,12 +63,6 @@ impl Scene {
     #[track_caller]
     fn leaves_nothing(&self) {
         assert_eq!(self.left(), [""; 0]);
-    }
-
-    #[track_caller]
-    fn soon_leaves_nothing(&self) {
-        harness::cluster::within(Duration::from_secs(60), || self.left().is_empty());
-        self.leaves_nothing();
     }
 
     fn home(&self) -> PathBuf {
@@ -150,52 +143,35 @@ fn every_point_is_reached_beside_the_live_cluster_and_nothing_of_it_is_touched()
     assert_eq!(drills.count(), 5, "each is written down");
 }
 
+/// What is made while WAL is replayed would be made on this host, in the live cluster's own place.
 #[test]
-fn killed_or_told_to_stop_at_any_time_it_leaves_nothing() {
-    let scene = Scene::of(Cluster::builder(ANY_MAJOR));
-    let seed = harness::seed();
-    let mut random = fastrand::Rng::with_seed(seed);
-    for round in 0..harness::amount("WALDEN_TEST_DRILL_ROUNDS", 4) {
-        let mut drill = scene.drill().arg("--latest").spawn();
-        std::thread::sleep(Duration::from_millis(random.u64(0..4000)));
-        if round % 2 == 0 {
-            drill.kill();
-            drill.wait();
-        } else {
-            drill.terminate();
-            let output = drill.wait();
-            // It may have been done already, or not yet have listened.
-            assert!(matches!(output.code(), Some(75 | 0) | None), "{output}");
+fn a_tablespace_that_only_the_wal_makes_stays_inside_on_every_version() {
+    std::thread::scope(|scope| {
+        for major in harness::every_major().filter(|major| *major != ANY_MAJOR) {
+            scope.spawn(move || {
+                let scene = Scene::of(Cluster::builder(major));
+                scene.live.sql("CHECKPOINT");
+                let files = scene.files();
+                let questions = scene.created.join("questions.sql");
+                fs::write(&questions, "select count(*) = 1000 from l; select count(*) = 3 from t;")
+                    .unwrap();
+                scene.created.give("questions.sql");
+                let files_after = |scene: &Scene| {
+                    let mut after = scene.files();
+                    after.remove(&questions);
+                    after
+                };
+                let drill = scene.drill().args(["--latest", "--json", "--sql"]).arg(&questions);
+                let record = passed(drill.run());
+                let notes = record["notes"].to_string();
+                let place = scene.created.join("later").display().to_string();
+                assert!(notes.contains("The WAL makes tablespace"), "{notes}");
+                assert!(notes.contains(&place), "{notes}");
+                assert!(files == files_after(&scene), "{major}: the live cluster was touched");
+                scene.leaves_nothing();
+            });
         }
-        scene.soon_leaves_nothing();
-    }
-}
-
-#[test]
-fn what_was_killed_with_its_guard_is_swept_by_the_next() {
-    let scene = Scene::of(Cluster::builder(ANY_MAJOR));
-    let drill = scene.drill().arg("--latest").spawn();
-    let server = || scene.left().iter().any(|line| line.contains("server.log"));
-    let has_log = || {
-        let entries = fs::read_dir(scene.drills.path()).unwrap().flatten();
-        entries.map(|entry| entry.path().join("server.log")).any(|log| log.exists())
-    };
-    assert!(harness::cluster::within(Duration::from_secs(60), || has_log() || server()));
-    for process in harness::processes::tree(drill.process_id()) {
-        let is_guard = process.words.iter().any(|word| word == "drill-guard");
-        if is_guard {
-            process.kill();
-        }
-    }
-    let mut drill = drill;
-    drill.kill();
-    drill.wait();
-    assert!(!scene.left().is_empty(), "nobody was there to clean up");
-    let output = scene.drill().args(["--latest", "--json"]).run();
-    let record = passed(output);
-    let notes = record["notes"].to_string();
-    assert!(notes.contains("was left behind by a drill that was killed"), "{notes}");
-    scene.leaves_nothing();
+    });
 }
 
 #[test]
@@ -216,6 +192,8 @@ fn the_sources_settings_steer_no_drill() {
     scene.live.wait_archived();
     let record = passed(scene.drill().args(["--latest", "--json"]).run());
     assert_eq!(record["target"]["options"][0], "--target-latest");
+    let notes = record["notes"].to_string();
+    assert!(notes.contains("The source preloads no_such_library"), "{notes}");
     scene.leaves_nothing();
 }
 
@@ -316,9 +294,12 @@ fn what_is_damaged_is_named_and_a_store_that_is_away_leaves_it_open() {
     let name = segment.file_name().unwrap().to_string_lossy()[..24].to_owned();
     damaged(&segment, &name);
     damaged(&object("/data-", 0), "pack ");
-    fs::rename(&segment, segment.with_extension("away")).unwrap();
+    // Without the last one there would be nothing to miss.
+    let between = object("/wal/", 2);
+    let name = between.file_name().unwrap().to_string_lossy()[..24].to_owned();
+    fs::rename(&between, scene.repository.join("away")).unwrap();
     scene.drill().arg("--latest").run().exits(5).stderr_has(&name);
-    fs::rename(segment.with_extension("away"), &segment).unwrap();
+    fs::rename(scene.repository.join("away"), &between).unwrap();
     let (here, away) = (scene.repository.join("main"), scene.repository.join("away"));
     fs::rename(&here, &away).unwrap();
     scene.drill().arg("--latest").run().exits(6);

@@ -113,7 +113,7 @@ fn drills_of_random_commits_reach_them_and_the_rows_are_those_of_the_books() {
         let (place, seed) = (Scratch::new(), random.u32(..));
         let checks = place.join("checks.sql");
         fs::write(&checks, format!("{AGREEMENT};\n")).unwrap();
-        let drill = source.drill(place.path());
+        let drill = source.drill(place.path()).arg("--sql").arg(&checks);
         let drill = drill.args(["--random", "--seed", &seed.to_string()]);
         // Every other one stays, to be asked what it could not know before.
         let is_kept = round % 2 == 0;
@@ -124,7 +124,7 @@ fn drills_of_random_commits_reach_them_and_the_rows_are_those_of_the_books() {
         let record = json(&output);
         assert_eq!(record["verdict"], "passed", "seed {seed}: {record:#}");
         expect_check(&record, "target");
-        // expect_check(&record, "sql");
+        expect_check(&record, "sql");
         if is_kept {
             let kept = Kept::of(&record);
             expect_commit(&source.entries, &record, &kept);

@@ -95,8 +95,7 @@ impl Rehearsal<'_> {
         let guard = guard.map_err(Finding::open)?;
         let scratch = Scratch::make(&self.request.root, &self.record.id, user);
         let scratch = scratch.map_err(Finding::open)?;
-        let notes = survey.notes.clone();
-        let decided = Decided { home: self.home.clone(), chain, decision, notes };
+        let decided = Decided { home: self.home.clone(), chain, decision, notes: Vec::new() };
         let outcome = self.recover(&scratch, decided, &survey, &installation, (ask, progress));
         let outcome = match outcome {
             Ok(come) if self.request.keep => self.keep(scratch, come),
@@ -178,7 +177,8 @@ impl Rehearsal<'_> {
     ) -> Step<Come> {
         let prepared = self.prepare(scratch, decided).map_err(Finding::of_host)?;
         self.record.plan = Some(record::plan(&prepared).map_err(Finding::open)?);
-        self.record.notes.extend(prepared.plan.notes.iter().cloned());
+        self.record.notes.extend(prepared.decision.notes.iter().cloned());
+        self.record.notes.extend(survey.notes.iter().cloned());
         let chosen = clock::now();
         self.record.timings.choose_ms = Some(elapsed_ms(self.record.began, chosen));
         progress.enter("restoring");
@@ -201,6 +201,12 @@ impl Rehearsal<'_> {
             }
         };
         self.note_moments(&come.moments, come.started);
+        self.record.notes.extend(come.tablespaces.iter().map(|tablespace| {
+            format!(
+                "The WAL makes {tablespace}: the drill kept it inside, but an ordinary restore \
+                 needs that directory."
+            )
+        }));
         progress.enter("asking");
         self.question(&come, &prepared, survey, ask)?;
         Ok(come)
@@ -255,7 +261,7 @@ impl Rehearsal<'_> {
     }
 
     fn configure(
-        &self,
+        &mut self,
         scratch: &Scratch,
         prepared: &Prepared,
         installation: &Installation,
@@ -263,8 +269,23 @@ impl Rehearsal<'_> {
         let request = prepared.request();
         let mut settings = recovery::settings(request, prepared.version(), &prepared.decision);
         settings.restore_command = rehearsal_command(&request.fetch_call);
+        self.note_libraries(&scratch.data());
         let limits = Limits { memory: self.request.memory, preload: self.request.preload.clone() };
         isolation::write(scratch, installation.major, &settings, &limits)
+    }
+
+    /// What the source preloads, by the files of the backup.
+    fn note_libraries(&mut self, pgdata: &std::path::Path) {
+        let left_out: Vec<String> = isolation::preloaded(pgdata)
+            .into_iter()
+            .filter(|library| !self.request.preload.contains(library))
+            .collect();
+        if !left_out.is_empty() {
+            let list = left_out.join(",");
+            self.record.notes.push(format!(
+                "The source preloads {list}, the drill does not; --allow-preload {list} lets it."
+            ));
+        }
     }
 
     fn note_moments(&mut self, moments: &super::moments::Moments, started: jiff::Timestamp) {

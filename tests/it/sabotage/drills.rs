@@ -65,7 +65,7 @@ const CASES: &[Case] = &[
         name: "the last commit is later by the header than it is",
         deed: wal_ways::later_commit,
         target: |_| vec!["--latest".to_owned()],
-        object: |landscape| landscape.steps.last().unwrap().xid.to_string(),
+        object: |landscape| landscape.steps.last().unwrap().segment.to_string(),
     },
     Case {
         name: "a pack has a flipped byte",

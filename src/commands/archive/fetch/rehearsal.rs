@@ -38,7 +38,8 @@ pub fn keep_inside_of_data_directory(name: &WalFileName, destination: &Path) -> 
         fs::write(&begun_in, [&next.0.to_le_bytes()[..], begun].concat()).map_err(failed)?;
     }
     for created in &changes.created {
-        eprintln!("{MARK}tablespace {} of {} is kept inside", created.oid, created.path);
+        // On stderr, which is the server's log.
+        eprintln!("{MARK}tablespace {} at {}", created.oid, created.path);
     }
     Ok(())
 }
