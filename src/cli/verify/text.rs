@@ -16,6 +16,13 @@ pub fn of(report: &Report, is_quiet: bool) -> String {
         let _ = writeln!(text, "cluster {} in {}", report.cluster, report.repository);
         text += &tables(report);
     }
+    if let Some(unarchived) = report.unarchived.as_ref().filter(|it| it.files > 0 && !is_quiet) {
+        let (files, segments) = (unarchived.files, unarchived.segments);
+        let _ = writeln!(
+            text,
+            "\n{files} WAL files wait to be archived on this host, {segments} of them segments"
+        );
+    }
     for finding in &report.findings {
         if finding.severity == Severity::Damage || !is_quiet {
             text += &block(finding);

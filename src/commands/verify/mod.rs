@@ -124,6 +124,8 @@ struct Looked {
     contents: Contents,
     backups: SeenBackups,
     wal: SeenWal,
+    /// Those that are there and not damaged, in the order of their names.
+    segments: Vec<SegmentName>,
     timelines: Vec<CheckedTimeline>,
     unarchived: Option<Unarchived>,
     findings: Vec<Finding>,
@@ -206,6 +208,8 @@ fn look(
         lost_end::look(home, &inventory, &past.history, &mut book);
     }
     let timelines = conclude::timelines(&inventory, &wal);
+    let sound = inventory.segments.iter().filter(|(_, segment)| !segment.is_damaged);
+    let segments = sound.map(|(name, _)| *name).collect();
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
     if let Some(id) = &request.backup {
         scope::assume_the_rest(id, &backups.summaries, &tree, &mut inventory);
@@ -215,7 +219,7 @@ fn look(
     let court = Court { home, world, invalid: &wal.invalid, sources: &sources };
     let findings = judge(court, &mut book);
     let unchecked = book.unchecked;
-    Ok(Looked { contents, backups, wal, timelines, unarchived, findings, unchecked })
+    Ok(Looked { contents, backups, wal, segments, timelines, unarchived, findings, unchecked })
 }
 
 /// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::expected::{Expected, damage, note};
+use super::expected::{Expected, damage};
 use super::landscape::{Backup, Landscape};
 use super::wal_ways::Deed;
 use crate::harness::saboteur::{Copy, Sealed};
@@ -213,10 +213,10 @@ pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_what_is_known(landscape)
 }
 
-/// It cannot be told from a backup that was broken off.
+/// The audit trail tells it from a backup that was broken off.
 fn manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.second.object(MANIFEST));
-    note(&[&landscape.second.id])
+    damage(&[&landscape.second.object(MANIFEST)]).says(&[&landscape.second.id])
 }
 
 /// Lists believe the summary; a restore reads the manifest.
