@@ -28,6 +28,10 @@ pub fn of(report: &Report, is_quiet: bool) -> String {
             text += &block(finding);
         }
     }
+    let damages = report.findings.iter().filter(|it| it.severity == Severity::Damage).count();
+    if let Some(consequence) = report.consequence.as_ref().filter(|_| damages > 1) {
+        let _ = writeln!(text, "\nALL TOGETHER {consequence}");
+    }
     for it in &report.unchecked {
         let _ = write!(text, "\nNOT CHECKED  {}\n  why          {}\n", it.object, it.why);
     }

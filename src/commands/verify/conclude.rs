@@ -49,7 +49,10 @@ pub fn report(looked: &Looked, request: &Request, began: Timestamp) -> Report {
         read_bytes: looked.backups.read_bytes + looked.wal.read_bytes,
         stored_bytes,
         unarchived: looked.unarchived.clone(),
-        findings: looked.findings.clone(),
+        findings: looked.verdicts.findings.clone(),
+        consequence: looked.verdicts.consequence.clone(),
+        lost_times: looked.verdicts.together.stretches.clone(),
+        lost_backups: looked.verdicts.together.backups.clone(),
         unchecked: looked.unchecked.clone(),
     };
     report.summary = summary(&report);

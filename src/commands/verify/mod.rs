@@ -46,7 +46,7 @@ pub use problem::{Severity, Unchecked};
 pub use report::{CheckedBackup, CheckedTimeline, Finding, Outcome, Report};
 
 use all_backups::SeenBackups;
-use judge::{Court, judge};
+use judge::{Court, Verdicts, judge};
 use memory::{Done, Memory};
 use packs::Means;
 use problem::{Cost, Notebook, Problem};
@@ -128,7 +128,7 @@ struct Looked {
     segments: Vec<SegmentName>,
     timelines: Vec<CheckedTimeline>,
     unarchived: Option<Unarchived>,
-    findings: Vec<Finding>,
+    verdicts: Verdicts,
     unchecked: Vec<Unchecked>,
 }
 
@@ -217,9 +217,9 @@ fn look(
     let world = World { backups: backups.summaries.clone(), tree, inventory };
     let sources = |name: &WalFileName| sources(pgdata, name);
     let court = Court { home, world, invalid: &wal.invalid, sources: &sources };
-    let findings = judge(court, &mut book);
+    let verdicts = judge(court, &mut book);
     let unchecked = book.unchecked;
-    Ok(Looked { contents, backups, wal, segments, timelines, unarchived, findings, unchecked })
+    Ok(Looked { contents, backups, wal, segments, timelines, unarchived, verdicts, unchecked })
 }
 
 /// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it
@@ -290,7 +290,7 @@ fn sources(pgdata: Option<&Path>, name: &WalFileName) -> String {
 
 impl Looked {
     fn has_damage(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+        self.verdicts.findings.iter().any(|finding| finding.severity == Severity::Damage)
     }
 }
 
