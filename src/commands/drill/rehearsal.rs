@@ -235,6 +235,7 @@ impl Rehearsal<'_> {
             include_databases: self.databases(&decided),
             jobs: self.request.jobs,
             fetch_call: self.fetch_call(scratch)?,
+            pg_bin: self.record.postgresql.bin.clone(),
         };
         destination::refuse_dangerous(scratch.path(), &self.repository.url())?;
         restore::prepare_decided(&self.repository, decided, request)
