@@ -190,7 +190,7 @@ fn look(
     if request.is_of_all() {
         progress.enter("looking at what else is there");
         let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-        strays::look(home, &contents, &ids, request.deep, &mut book);
+        strays::look(home, &contents, &ids, &wal.fingerprints, &mut book);
     }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
@@ -201,6 +201,9 @@ fn look(
     leave_out_the_lost(&mut inventory);
     let timelines = conclude::timelines(&inventory, &wal);
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
+    if let Some(id) = &request.backup {
+        scope::assume_the_rest(id, &backups.summaries, &tree, &mut inventory);
+    }
     let world = World { backups: backups.summaries.clone(), tree, inventory };
     let sources = |name: &WalFileName| sources(pgdata, name);
     let court = Court { home, world, invalid: &wal.invalid, sources: &sources };

@@ -68,14 +68,14 @@ fn a_segment_that_is_missing_or_damaged_costs_the_time_until_the_next_backup() {
         let looked = place.look(deep);
         let finding = only(&looked, &place.key(9));
         assert_eq!(finding.what, "it is missing");
-        assert_eq!(in_seconds(finding), lost((9, 0), (10, 30)));
-        assert!(finding.consequence.contains("recovery into 2000-01-01 00:09:00 to 00:10:30 UTC"));
+        assert_eq!(in_seconds(finding), lost((8, 0), (10, 30)));
+        assert!(finding.consequence.contains("recovery into 2000-01-01 00:08:00 to 00:10:30 UTC"));
     }
     let place = Place::new();
     place.flip(&place.key(9), 40);
     assert!(damages(&place.look(false)).is_empty(), "its header is whole");
     let looked = place.look(true);
-    assert_eq!(in_seconds(only(&looked, &place.key(9))), lost((9, 0), (10, 30)));
+    assert_eq!(in_seconds(only(&looked, &place.key(9))), lost((8, 0), (10, 30)));
     assert!(!looked.wal.read.contains(&place.segments[4].0));
 
     let place = Place::new();
@@ -163,7 +163,9 @@ fn segments_of_another_history_do_not_join() {
     let mut other = written(13);
     other.record(&insert(1));
     let mut pen = crate::postgres::wal::samples::Pen::new(17);
-    (0..9000).for_each(|_| drop(pen.record(&insert(77))));
+    for _ in 0..9000 {
+        pen.record(&insert(77));
+    }
     while pen.segments().len() < 6 {
         pen.fill_with(&insert(78));
         pen.record(&insert(79));
@@ -361,7 +363,7 @@ fn one_backup_or_one_timeline_can_be_looked_at_alone() {
     };
     let child = place.look_with(&of(1), Vec::new(), None);
     assert!(child.findings.is_empty(), "{:#?}", child.findings);
-    assert_eq!((child.backups.checked.len(), child.timelines[0].segments), (2, 2));
+    assert_eq!((child.backups.checked.len(), child.timelines[0].segments), (2, 1));
     assert_eq!(damages(&place.look_with(&of(2), Vec::new(), None)).len(), 1);
     let timeline = TimelineId::new(1).ok();
     let request = Request { timeline, ..Request::shallow() };
@@ -405,7 +407,7 @@ fn samples_of_packs_make_a_backup_whole_in_the_end() {
         VerifiedBackup { id: id.clone(), packs: vec![(0, packs - 2)], whole: false, sound: true };
     let earlier = Verification { deep: true, backups: vec![read], ..Verification::default() };
     let request =
-        Request { deep: true, sample: 0.9, backup: Some(id.clone()), ..Request::shallow() };
+        Request { deep: true, sample: 0.5, backup: Some(id.clone()), ..Request::shallow() };
     let history = vec![(at(60 * 24 * 365 * 40, 0), earlier)];
     let looked = place.look_with(&request, history, None);
     let checked = &looked.backups.checked[0];
