@@ -20,15 +20,18 @@ use crate::host::atomic_file::PendingFile;
 use crate::host::clock;
 use crate::postgres::SystemIdentifier;
 
+const UNNAMED: &str = "walden-report.html";
+
 /// Makes one page of evidence: is this cluster recoverable, and what shows it?
 ///
 /// A single HTML file without scripts and external parts, for a browser, a mail or a printer.
 /// Reads the repository only; run on the server's host it also tells how much is not archived.
 #[derive(Debug, clap::Args)]
 pub struct Report {
-    /// Where the page goes; - is standard output.
-    #[arg(short, long, value_name = "FILE", default_value = "walden-report.html")]
-    output: PathBuf,
+    /// Where the page goes: walden-report.html, if not said; - is standard output. With --json no
+    /// page is written, unless this says where.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// How far back drills, verifications, deeds and what is told day by day reach: 90d, 12w, or a
     /// moment, as for walden find.
     #[arg(long, value_name = "SPAN", default_value = "90d", allow_hyphen_values = true)]
@@ -41,28 +44,38 @@ pub struct Report {
 impl Report {
     pub fn run(self, app: &App) -> Result<()> {
         let since = since(&self.since, clock::now())?;
+        let output = app.settings.output;
+        let place = match (self.output, output.json) {
+            (Some(place), true) if place == Path::new("-") => {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "--json and the page cannot share stdout",
+                )
+                .hint("Say --output FILE, or leave one of them out."));
+            }
+            (None, false) => Some(PathBuf::from(UNNAMED)),
+            (place, _) => place,
+        };
         let request = Request { system_identifier: self.system_identifier, since };
         let report = report::run(app, request)?;
-        if app.settings.output.json {
+        // Whoever reads may have closed its end: nothing is lost by that.
+        let say = |text: &str| {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+        };
+        match place {
+            Some(place) if place == Path::new("-") => say(&page::page(&report)?),
+            Some(place) => {
+                write(&place, page::page(&report)?.as_bytes())?;
+                if !output.quiet && !output.json {
+                    say(&format!("{}\n{}\n", report.verdict.headline, place.display()));
+                }
+            }
+            None => {}
+        }
+        if output.json {
             let json = serde_json::to_string_pretty(&report)
                 .map_err(|error| Error::new(ErrorKind::Bug, "write the report").source(error))?;
-            // Whoever reads may have closed its end: nothing is lost by that.
-            let _ = writeln!(std::io::stdout(), "{json}");
-            return Ok(());
-        }
-        let page = page::page(&report)?;
-        if self.output == Path::new("-") {
-            let _ = std::io::stdout().write_all(page.as_bytes());
-            return Ok(());
-        }
-        write(&self.output, page.as_bytes())?;
-        if !app.settings.output.quiet {
-            let _ = writeln!(
-                std::io::stdout(),
-                "{}\nwritten to {}",
-                report.verdict.headline,
-                self.output.display()
-            );
+            say(&(json + "\n"));
         }
         Ok(())
     }

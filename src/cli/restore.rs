@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use crate::catalog::{Target, TargetAction, TargetTimeline, Wanted, Zones};
 use crate::cli::exit;
 use crate::cli::progress::shown;
+use crate::commands::audit::Deed;
 use crate::commands::progress::Progress;
 use crate::commands::restore::wait;
 use crate::commands::restore::{self, Done, Prepared, Request, recovery};
@@ -23,6 +24,8 @@ use crate::config::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{clock, processors, termination};
 use crate::postgres::SystemIdentifier;
+use crate::postgres::installation::Installation;
+use crate::repository::audit::Verb;
 
 /// Each job holds a pack of up to 64 MiB; more of them would not make a disk faster.
 const JOBS_UNASKED_MAX: usize = 8;
@@ -171,13 +174,11 @@ impl Restore {
         let (mut outcome, mut done) = (None, None);
         if !dry_run {
             termination::exit_when_told(exit::code(ErrorKind::Interrupted), TOLD_TO_STOP);
-            done = Some(place(&prepared, output)?);
-            if let Some(installation) = installation {
-                let spinner = spinner(output.quiet || output.json);
-                let watch = |file: &str| spinner.set_message(format!("replaying {file}"));
-                outcome = Some(wait::wait(&prepared, &installation, &watch)?);
-                spinner.finish_and_clear();
-            }
+            let deed = Deed::begin(Verb::Restore);
+            let deeds = carry_out(&prepared, installation.as_ref(), output);
+            prepared.record(&deed, deeds.as_ref().map(|(_, outcome)| outcome.as_ref()));
+            let (placed, recovered) = deeds?;
+            (done, outcome) = (Some(placed), recovered);
         }
         match (output.json, outcome) {
             (true, outcome) => {
@@ -305,6 +306,20 @@ fn bar(silent: bool, length: u64, shape: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+fn carry_out(
+    prepared: &Prepared,
+    installation: Option<&Installation>,
+    output: Output,
+) -> Result<(Done, Option<wait::Outcome>)> {
+    let done = place(prepared, output)?;
+    let Some(installation) = installation else { return Ok((done, None)) };
+    let spinner = spinner(output.quiet || output.json);
+    let watch = |file: &str| spinner.set_message(format!("replaying {file}"));
+    let outcome = wait::wait(prepared, installation, &watch)?;
+    spinner.finish_and_clear();
+    Ok((done, Some(outcome)))
 }
 
 fn place(prepared: &Prepared, output: Output) -> Result<Done> {

@@ -5,21 +5,25 @@ mod browser;
 mod evidence;
 mod history;
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::harness::{Scratch, Walden};
-use browser::{Pages, look};
+use browser::{Pages, Seen, look};
 use history::History;
 
-const PROBE: &str = include_str!("report/probe.html");
+/// Where pages and pictures are left for people to look at, and for docs/images.
+const PICTURES: &str = "WALDEN_TEST_REPORT_PICTURES";
 
-/// A repository that all tests here look at.
+/// A repository that all tests here look at, and what the report says of it.
 struct Told {
     scratch: Scratch,
+    page: String,
+    json: Value,
 }
 
 fn told() -> &'static Told {
@@ -28,37 +32,185 @@ fn told() -> &'static Told {
         let scratch = Scratch::new();
         let root = scratch.directory("repository");
         History::write(&root, Timestamp::now(), &mut fastrand::Rng::with_seed(7));
-        Told { scratch }
+        let place = scratch.directory("page").join("report.html");
+        let json = report(&scratch).arg("--json").arg("--output").arg(&place).run().succeeds();
+        let json = serde_json::from_str(&json.stdout).unwrap();
+        Told { page: fs::read_to_string(place).unwrap(), scratch, json }
     })
 }
 
-impl Told {
-    fn walden(&self) -> Walden {
-        let url = format!("file://{}", self.scratch.join("repository").display());
-        let walden = Walden::new().repository(url).cluster("shop");
-        walden.env("WALDEN_OBJECTIVES_RTO", "15min").env("WALDEN_OBJECTIVES_RPO", "15min")
-    }
-
-    fn page(&self) -> String {
-        self.walden().args(["report", "--output", "-"]).run().succeeds().stdout
-    }
-
-    fn json(&self) -> Value {
-        let output = self.walden().args(["report", "--json"]).run().succeeds();
-        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}\n{output}"))
-    }
+fn report(scratch: &Scratch) -> Walden {
+    let url = format!("file://{}", scratch.join("repository").display());
+    let walden = Walden::new().repository(url).cluster("shop").arg("report");
+    walden.env("WALDEN_OBJECTIVES_RTO", "15min").env("WALDEN_OBJECTIVES_RPO", "15min")
 }
 
-/// Where pictures go that a person wants to look at.
-fn wanted_pictures() -> Option<PathBuf> {
-    std::env::var_os("WALDEN_TEST_REPORT_PICTURES").map(PathBuf::from)
+/// What the probe measured in the browser.
+#[track_caller]
+fn probe(flags: &[&str]) -> (Value, Seen, Vec<String>) {
+    let pages = Pages::serve(vec![
+        ("/report.html", told().page.clone()),
+        ("/probe.html", include_str!("report/probe.html").to_owned()),
+    ]);
+    let mut all = vec!["--dump-dom".to_owned(), "--window-size=1400,2000".to_owned()];
+    all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    let seen = look(&format!("{}/probe.html", pages.url), &all);
+    let answer = seen.stdout.split("answer:").nth(1).and_then(|it| it.split(":end").next());
+    let answer = answer.unwrap_or_else(|| panic!("{}\n{}", seen.stdout, seen.stderr));
+    let answer = unescape(answer);
+    let answer = serde_json::from_str(&answer).unwrap_or_else(|why| panic!("{why}\n{answer}"));
+    (answer, seen, pages.asked())
+}
+
+/// The probe writes what is not plain ASCII as `%xx`, and `%` too.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits: Vec<u8> = rest.by_ref().take(2).collect();
+            let digits = String::from_utf8(digits).unwrap();
+            bytes.push(u8::from_str_radix(&digits, 16).unwrap());
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]
-fn the_page_is_written_for_a_look() {
-    let Some(folder) = wanted_pictures() else { return };
-    let told = told();
-    std::fs::write(folder.join("report.html"), told.page()).unwrap();
-    std::fs::write(folder.join("report.json"), format!("{:#}", told.json())).unwrap();
-    let _ = (PROBE, Path::new("/"), look as fn(&str, &[String]) -> _, Pages::serve as fn(_) -> _);
+fn every_figure_of_the_page_is_that_of_the_json() {
+    let (answer, ..) = probe(&[]);
+    let json = &told().json;
+    let figures = answer["figures"].as_array().unwrap();
+    for figure in figures {
+        let [at, value, words] = [0, 1, 2].map(|n| figure[n].as_str().unwrap());
+        let value: Value = serde_json::from_str(value).unwrap();
+        let there = json.pointer(at).unwrap_or(&Value::Null);
+        assert_eq!(*there, value, "{at}, shown as {words:?}");
+        assert!(!words.trim().is_empty(), "{at}");
+    }
+    // All that is told day by day, every backup, drill, verification and deed is among them.
+    let has = |at: &str| figures.iter().any(|figure| figure[0] == at);
+    let lists = ["/wal/days", "/storage/days", "/backups/list", "/drills", "/verification/runs"];
+    for list in lists.into_iter().chain(["/audit", "/window/timelines", "/statements", "/versions"])
+    {
+        let length = json.pointer(list).unwrap().as_array().unwrap().len();
+        assert!(length > 1, "{list}");
+        for n in 0..length {
+            let begin = format!("{list}/{n}/");
+            let is_there = figures.iter().any(|it| it[0].as_str().unwrap().starts_with(&begin));
+            assert!(is_there, "{begin}");
+        }
+    }
+    assert!(has("/wal/stored_bytes") && has("/storage/bytes") && has("/verdict/headline"));
+}
+
+#[test]
+fn it_is_readable_on_a_phone_and_on_a_desk_and_asks_nobody_for_anything() {
+    for (flags, is_dark) in [(&[][..], false), (&["--blink-settings=preferredColorScheme=0"], true)]
+    {
+        let (answer, seen, asked) = probe(flags);
+        assert!(seen.console().is_empty(), "{:?}", seen.console());
+        let of_page = ["/report.html".to_owned(), "/report.html".to_owned()];
+        let asked: Vec<_> = asked.into_iter().filter(|path| path != "/probe.html").collect();
+        assert_eq!(asked, of_page, "one for each width");
+        for size in answer["sizes"].as_array().unwrap() {
+            let number = |key: &str| size[key].as_f64().unwrap();
+            assert_eq!(size["dark"], is_dark, "{size:#}");
+            assert_eq!(size["scrolls"], size["width"], "it is too wide: {size:#}");
+            assert_eq!(size["wide"], Value::Array(vec![]), "{size:#}");
+            assert_eq!(size["overlaps"], Value::Array(vec![]), "{size:#}");
+            assert_eq!(size["resources"], Value::Array(vec![]), "{size:#}");
+            assert_eq!(number("pictures"), 6.0, "{size:#}");
+            let contrast = size["worst"][0].as_f64().unwrap();
+            assert!(contrast >= 4.5, "WCAG asks for 4.5: {size:#}");
+            assert!(size["small"][0].as_f64().unwrap() >= 10.0, "{size:#}");
+        }
+    }
+}
+
+#[test]
+fn the_history_is_told_as_it_happened() {
+    let json = &told().json;
+    let text = |at: &str| json.pointer(at).unwrap_or(&Value::Null).to_string();
+    assert_eq!(text("/verdict/answer"), "\"recoverable\"", "{:#}", json["verdict"]);
+    assert_eq!(text("/window/current"), "3");
+    let lanes = json["window"]["lanes"].as_array().unwrap();
+    assert_eq!(lanes.len(), 3);
+    // Two forks, one gap that both descendants have behind them.
+    assert_eq!(lanes[0]["gaps"].as_array().unwrap().len(), 1, "{:#}", lanes[0]);
+    assert_eq!(lanes[0]["windows"].as_array().unwrap().len(), 2);
+    assert!(lanes[1]["gaps"].as_array().unwrap().is_empty());
+    assert!(lanes[2]["forked"].as_str() < lanes[1]["ends"].as_str(), "back in time");
+    // The archiver stood still for 3 hours 24 minutes on one day, for 54 minutes on another.
+    assert_eq!(text("/recovery/point/days_missed"), "2");
+    let worst = json["recovery"]["point"]["max_ms"].as_u64().unwrap();
+    assert!((12_240_000..12_240_000 + 20 * 60_000).contains(&worst), "{worst}");
+    assert_eq!(text("/recovery/time/drills_missed"), "1");
+    assert_eq!(json["drills"].as_array().unwrap().len(), 13);
+    assert_eq!(json["retention"]["held"].as_array().unwrap().len(), 1);
+    assert!(json["retention"]["unneeded_segments"].as_u64().unwrap() > 0);
+    assert_eq!(text("/retention/expires"), "false");
+    let sum = |list: &str, key: &str| -> u64 {
+        let items = json.pointer(list).unwrap().as_array().unwrap();
+        items.iter().map(|item| item[key].as_u64().unwrap()).sum()
+    };
+    assert_eq!(sum("/storage/kinds", "bytes"), json["storage"]["bytes"].as_u64().unwrap());
+    let days = json["storage"]["days"].as_array().unwrap();
+    assert_eq!(days.last().unwrap()["bytes"], json["storage"]["bytes"]);
+    for of in ["backups", "wal"] {
+        let whole = &json["verification"][of];
+        let shares = format!("/verification/{of}/shares");
+        assert_eq!(sum(&shares, "bytes"), whole["bytes"].as_u64().unwrap());
+        assert_eq!(sum(&shares, "count"), whole["count"].as_u64().unwrap());
+    }
+    let encryption = &json["statements"][5];
+    assert_eq!(encryption["shown"], "no", "{encryption:#}");
+}
+
+#[test]
+fn it_prints_on_paper() {
+    let pages = Pages::serve(vec![("/report.html", told().page.clone())]);
+    let paper = told().scratch.join("report.pdf");
+    let flags =
+        [format!("--print-to-pdf={}", paper.display()), "--no-pdf-header-footer".to_owned()];
+    let seen = look(&format!("{}/report.html", pages.url), &flags);
+    assert!(seen.console().is_empty(), "{:?}", seen.console());
+    let pdf = fs::read(&paper).unwrap();
+    assert!(pdf.starts_with(b"%PDF"));
+    let found = pdf.windows(11).filter(|bytes| bytes == b"/Type /Page").count();
+    // With everything unfolded: a drill alone is half a page.
+    assert!(found > 10, "{found} pages");
+    if let Some(folder) = wanted_pictures() {
+        fs::copy(&paper, folder.join("report.pdf")).unwrap();
+    }
+}
+
+fn wanted_pictures() -> Option<PathBuf> {
+    std::env::var_os(PICTURES).map(PathBuf::from)
+}
+
+/// What docs/images shows; left behind where the variable says.
+#[test]
+fn pictures_of_it_can_be_taken() {
+    let folder = wanted_pictures().unwrap_or_else(|| told().scratch.directory("pictures"));
+    fs::write(folder.join("report.html"), &told().page).unwrap();
+    fs::write(folder.join("report.json"), format!("{:#}", told().json)).unwrap();
+    let pages = Pages::serve(vec![("/report.html", told().page.clone())]);
+    for (name, size, flags) in [
+        ("report-desktop-light", "1280,2100", &[][..]),
+        ("report-desktop-dark", "1280,2100", &["--blink-settings=preferredColorScheme=0"]),
+        ("report-phone-light", "360,2600", &[]),
+        ("report-phone-dark", "360,2600", &["--blink-settings=preferredColorScheme=0"]),
+    ] {
+        let picture = folder.join(format!("{name}.png"));
+        let mut all: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        all.push(format!("--window-size={size}"));
+        all.push(format!("--screenshot={}", picture.display()));
+        look(&format!("{}/report.html", pages.url), &all);
+        let picture = fs::read(&picture).unwrap();
+        let width = u32::from_be_bytes(picture[16..20].try_into().unwrap());
+        assert_eq!(Some(width.to_string().as_str()), size.split(',').next());
+    }
 }

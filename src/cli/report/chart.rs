@@ -120,7 +120,7 @@ fn paint_on(
     let root = backend.into_drawing_area();
     let has_labels = y.ticks.iter().any(|(_, label)| !label.is_empty());
     let left = match (has_labels, size.is_narrow) {
-        (false, _) => 2,
+        (false, _) => 16,
         (true, true) => 56,
         (true, false) => 66,
     };
@@ -226,6 +226,11 @@ fn whole_days(from: Timestamp, to: Timestamp, days: i64, ticks_max: i64) -> Vec<
     ticks.map(|day| (at_day(day), day.strftime(shape).to_string())).collect()
 }
 
+/// Whole days, the last included.
+pub fn day_axis(first: Date, last: Date, size: Size) -> Axis {
+    time_axis(midnight(first), midnight(last.tomorrow().unwrap_or(last)), size)
+}
+
 /// From 0 to a little above `max` milliseconds; the coordinate is milliseconds.
 pub fn span_axis(max: u64) -> Axis {
     const STEPS: [u64; 18] = [
@@ -243,13 +248,14 @@ pub fn span_axis(max: u64) -> Axis {
 }
 
 /// The coordinate is the logarithm of milliseconds, as `log` gives it.
-pub fn log_span_axis(max: u64) -> Axis {
+pub fn log_span_axis(min: u64, max: u64) -> Axis {
     const STEPS: [u64; 9] = [1, 10, 60, 600, 3600, 21_600, 86_400, 604_800, 2_592_000];
-    let to = STEPS.into_iter().map(|step| step * 1000).find(|step| *step >= max);
-    let to = to.unwrap_or(max);
-    let ticks = STEPS.into_iter().map(|step| step * 1000).filter(|step| *step <= to);
+    let steps = STEPS.map(|step| step * 1000);
+    let from = steps.into_iter().rfind(|step| *step * 2 <= min).unwrap_or(1000);
+    let to = steps.into_iter().find(|step| *step >= max && *step > from).unwrap_or(max);
+    let ticks = steps.into_iter().filter(|step| (from..=to).contains(step));
     let ticks = ticks.map(|ms| (log(ms), span(ms).replace(".0 s", " s"))).collect();
-    Axis { from: log(1000), to: log(to).max(log(10_000)) + 0.05, ticks }
+    Axis { from: log(from), to: log(to).max(log(from) + 0.5) + 0.05, ticks }
 }
 
 /// Nothing is less than a second here.

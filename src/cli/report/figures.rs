@@ -92,6 +92,7 @@ const BAD: &str = "bad";
 pub fn of_state(state: State) -> Badge {
     match state {
         State::Good => Badge { class: GOOD, mark: "✓", word: "good" },
+        State::Note => Badge { class: "note", mark: "i", word: "to know" },
         State::Attention => Badge { class: ATTENTION, mark: "!", word: "attention" },
         State::Bad => Badge { class: BAD, mark: "✕", word: "wrong" },
     }

@@ -84,7 +84,7 @@ fn verdict(report: &Report) -> Markup {
             }
             @if let (Some(earliest), Some(latest)) = (report.window.earliest, report.window.latest) {
                 p.span {
-                    "to any moment from " strong { (time("/window/earliest", Some(earliest))) }
+                    "Any moment can be restored from " strong { (time("/window/earliest", Some(earliest))) }
                     " to " strong { (time("/window/latest", Some(latest))) }
                 }
             }
@@ -103,18 +103,15 @@ fn reason_line(at: &str, reason: &Reason) -> Markup {
         li class=(badge.class) {
             span.mark title=(badge.word) { (badge.mark) }
             span.kind { (name(reason.kind)) }
-            span.says {
-                (words(&format!("{at}/says"), &reason.says))
-                @if reason.at.is_some() {
-                    span.measure {
+            span.says { (words(&format!("{at}/says"), &reason.says)) }
+            span.measure {
+                @if let Some(moment) = reason.at {
+                    span title=(self::moment(moment)) {
                         (time_span(&format!("{at}/ms"), reason.ms)) " ago"
-                        @if let Some(moment) = reason.at { ", " (self::moment(moment)) }
                     }
                 } @else if reason.ms.is_some() {
-                    span.measure {
-                        (time_span(&format!("{at}/ms"), reason.ms))
-                        " of " (time_span(&format!("{at}/limit_ms"), reason.limit_ms)) " allowed"
-                    }
+                    (time_span(&format!("{at}/ms"), reason.ms))
+                    " of " (time_span(&format!("{at}/limit_ms"), reason.limit_ms))
                 }
             }
         }

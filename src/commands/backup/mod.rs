@@ -18,6 +18,7 @@ mod facts;
 mod damage;
 mod finish;
 mod report;
+mod trail;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -26,20 +27,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::codec::{Compression, Origin};
+use crate::commands::audit::Deed;
 use crate::commands::{App, Retries};
 use crate::config;
 use crate::error::{Context, Result};
 use crate::host::{self, clock, termination};
 use crate::postgres::connection::ConnectionOptions;
 use crate::postgres::replication::{BackupEnd, BackupStart};
+use crate::repository::audit::Verb;
 use crate::repository::manifest::{FileEntry, Pack};
-use crate::repository::{BackupId, Repository};
+use crate::repository::{BackupId, Home, Manifest, NamesFacts, Repository};
 
 use basis::{Basis, Lineage};
 use copy::Target;
 use facts::Took;
 use local::Damage;
 use session::Session;
+use source::Source;
 
 pub use crate::commands::progress::Progress;
 pub use basis::Incremental;
@@ -81,12 +85,39 @@ pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> 
 
 /// The same into any repository.
 pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> Result<Report> {
-    let clock = Instant::now();
+    let (deed, clock) = (Deed::begin(Verb::Backup), Instant::now());
     progress.enter("connecting to PostgreSQL");
-    let (mut session, source) = Session::open(request)?;
+    let (session, source) = Session::open(request)?;
     let home = repository.home(source.system_identifier);
     basis::refuse_unknown_parent(&home, &request.incremental)?;
-    let ahead = archiver::check(session.connection(), &source, &home, request)?;
+    let copied = copy(&home, (session, &source), request, (progress, clock));
+    let published = copied.and_then(|copied| {
+        let Unpublished { manifest, names, lineage } = copied;
+        progress.enter("publishing the backup");
+        let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
+        home.publish(&manifest, request.compression)
+            .context(|| format!("publish backup {}", manifest.id))?;
+        let report = report::report(repository, &manifest, names, lineage, clock.elapsed());
+        trail::record(&deed, &home, &report);
+        Ok(report)
+    });
+    published.inspect_err(|error| trail::record_failure(&deed, &home, error))
+}
+
+/// All but the manifest is in the repository, with the WAL that it needs.
+struct Unpublished {
+    manifest: Manifest,
+    names: Option<NamesFacts>,
+    lineage: Lineage,
+}
+
+fn copy(
+    home: &Home,
+    (mut session, source): (Session, &Source),
+    request: &Request,
+    (progress, clock): (&Progress, Instant),
+) -> Result<Unpublished> {
+    let ahead = archiver::check(session.connection(), source, home, request)?;
     let began = server_time(ahead);
     let id = BackupId::new(began, fastrand::u16(..));
     let origin = Origin {
@@ -97,15 +128,15 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let target = Target {
-        home: &home,
+        home,
         id: &id,
         origin: &origin,
         compression: request.compression,
         jobs: jobs(request),
     };
-    let basis = basis::find(&home, &source, request, &mut session)?;
+    let basis = basis::find(home, source, request, &mut session)?;
     let wanted = Wanted { request, basis };
-    let copied = session.copy(&source, &target, wanted, progress)?;
+    let copied = session.copy(source, &target, wanted, progress)?;
     let copy = progress.under_way_for();
     finish::refuse_timeline_switch(&copied.start, &copied.end)?;
     let ended = server_time(ahead);
@@ -117,21 +148,18 @@ pub fn take(repository: &Repository, request: &Request, progress: &Progress) -> 
     home.put_sums(&id, &copied.sums, &origin, level).context(|| "store the checksums of chunks")?;
     let label = label(request, &id);
     let lineage = copied.lineage.clone();
-    let mut manifest = report::manifest(&source, &target, copied, (began, ended), (mode, label));
+    let mut manifest = report::manifest(source, &target, copied, (began, ended), (mode, label));
     let options = &request.connection;
     let names = names::save(&target, options, progress);
     let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
     damage::tell(&mut manifest, names.as_ref());
     drop(names);
     manifest.configuration = configuration::save(&target, options, mode, progress);
-    finish::wait_for_wal(&home, &manifest, request.wal_timeout, options, progress)?;
+    finish::wait_for_wal(home, &manifest, request.wal_timeout, options, progress)?;
     finish::provide_history(&target, manifest.timeline, history)?;
     let took = Took { copy, whole: clock.elapsed() };
-    facts::add(&mut manifest, &source, &target, request, took);
-    progress.enter("publishing the backup");
-    let _step = termination::last_step(TOLD_WHILE_PUBLISHING);
-    home.publish(&manifest, request.compression).context(|| format!("publish backup {id}"))?;
-    Ok(report::report(repository, &manifest, saved, lineage, clock.elapsed()))
+    facts::add(&mut manifest, source, &target, request, took);
+    Ok(Unpublished { manifest, names: saved, lineage })
 }
 
 /// Commits carry times of the server's clock, and so do targets.

@@ -95,8 +95,7 @@ impl Rehearsal<'_> {
         let guard = guard.map_err(Finding::open)?;
         let scratch = Scratch::make(&self.request.root, &self.record.id, user);
         let scratch = scratch.map_err(Finding::open)?;
-        let notes = survey.notes.clone();
-        let decided = Decided { home: self.home.clone(), chain, decision, notes };
+        let decided = Decided { home: self.home.clone(), chain, decision, notes: Vec::new() };
         let outcome = self.recover(&scratch, decided, &survey, &installation, (ask, progress));
         let outcome = match outcome {
             Ok(come) if self.request.keep => self.keep(scratch, come),
@@ -178,7 +177,8 @@ impl Rehearsal<'_> {
     ) -> Step<Come> {
         let prepared = self.prepare(scratch, decided).map_err(Finding::of_host)?;
         self.record.plan = Some(record::plan(&prepared).map_err(Finding::open)?);
-        self.record.notes.extend(prepared.plan.notes.iter().cloned());
+        self.record.notes.extend(prepared.decision.notes.iter().cloned());
+        self.record.notes.extend(survey.notes.iter().cloned());
         let chosen = clock::now();
         self.record.timings.choose_ms = Some(elapsed_ms(self.record.began, chosen));
         progress.enter("restoring");

@@ -45,6 +45,7 @@ pub struct Run {
     /// The part of everything that was read, 1.0 for all of it.
     pub sample: f64,
     pub backups: u64,
+    /// Of those that are there today, how many it read.
     pub segments: u64,
     pub read_bytes: u64,
     pub found: u64,
@@ -109,7 +110,7 @@ impl Verification {
         let wal = Coverage::of(segments, now);
         let recent = entries.iter().filter(|entry| entry.ended >= since);
         Verification {
-            runs: recent.filter_map(Run::of).collect(),
+            runs: recent.filter_map(|entry| Run::of(entry, inventory)).collect(),
             last: known.last().map(|(ended, _)| *ended),
             is_wrong: known.iter().fold(false, |wrong, (_, it)| {
                 let is_everything = it.deep && it.sample >= 1.0;
@@ -127,15 +128,17 @@ fn details(entry: &AuditEntry) -> Option<verification::Verification> {
 }
 
 impl Run {
-    fn of(entry: &AuditEntry) -> Option<Run> {
+    fn of(entry: &AuditEntry, inventory: &Inventory) -> Option<Run> {
         let details = details(entry)?;
+        let deep = details.wal.iter().filter(|run| run.deep);
+        let segments = deep.map(|run| inventory.segments.range(run.first..=run.last).count());
         Some(Run {
             ended: entry.ended,
             outcome: entry.outcome,
             deep: details.deep,
             sample: details.sample,
             backups: details.backups.len() as u64,
-            segments: details.wal.iter().map(|run| u64::from(run.deep)).sum(),
+            segments: segments.sum::<usize>() as u64,
             read_bytes: details.read_bytes,
             found: details.found,
             findings: details.findings.into_iter().take(FINDINGS_MAX).collect(),

@@ -156,7 +156,7 @@ fn objectives(report: &Report) -> Statement {
     let is_met = time.drills_missed == Some(0) && point.days_missed == Some(0);
     Statement {
         topic: "Recovery objectives are set, measured and met",
-        asked_by: "SOC 2 A1.1, A1.3 · HIPAA §164.308(a)(7)(ii)(B) and (E)",
+        asked_by: "SOC 2 A1.2, A1.3 · HIPAA §164.308(a)(7)(ii)(B) and (E)",
         shown: match (is_set && time.last_ms.is_some(), is_met) {
             (true, true) => Shown::Yes,
             (false, _) if time.objective_ms.is_none() && point.objective_ms.is_none() => Shown::No,
@@ -178,7 +178,7 @@ fn retention(report: &Report) -> Statement {
     };
     Statement {
         topic: "Backups are retained as long as required",
-        asked_by: "HIPAA §164.316(b)(2)(i) · SOX §802 · SOC 2 C1.2",
+        asked_by: "SOC 2 A1.2, C1.1 · HIPAA §164.316(b)(2)(i) · SOX ITGC, operations",
         shown: if retention.reaches_back_ms.is_some() { Shown::Partly } else { Shown::No },
         says: format!("{reach}. walden removes no backup and no WAL."),
         evidence: "Section Retention. What people or a lifecycle rule of the store removed, or \

@@ -36,6 +36,8 @@ pub enum Answer {
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     Good,
+    /// Worth knowing, of no weight for today.
+    Note,
     /// Old, or not known.
     Attention,
     Bad,
@@ -47,7 +49,7 @@ pub struct Reason {
     /// `window`, `gaps`, `archive`, `backup`, `drill`, `verify`, `rto`, `rpo`.
     pub kind: &'static str,
     pub state: State,
-    /// In words, without times: those are in `at` and `ms`.
+    /// A sentence, without times: those are in `at` and `ms`.
     pub says: String,
     /// The moment that it is about.
     pub at: Option<Timestamp>,
@@ -92,22 +94,22 @@ pub fn decide(report: &Report, last_drill: Option<&DrillRecord>) -> Verdict {
     let (answer, headline) = match worst {
         _ if !is_recoverable => (Answer::NotRecoverable, "Not recoverable"),
         Some(State::Bad) => (Answer::AtRisk, "At risk: something is wrong"),
-        Some(State::Attention) => (Answer::Unproven, "Recoverable, but not all of it is shown"),
+        Some(State::Attention) => (Answer::Unproven, "Recoverable, with open questions"),
         _ => (Answer::Recoverable, "Recoverable, and shown to be"),
     };
     Verdict { answer, headline, reasons }
 }
 
 fn window(report: &Report) -> Reason {
-    let Some(latest) = report.window.latest else {
-        let says = match report.window.current {
-            Some(timeline) => format!("nothing on timeline {timeline} can be recovered"),
-            None => "no WAL is archived".to_owned(),
-        };
-        return Reason::new("window", State::Bad, says);
+    let says = match (report.window.latest, report.window.current) {
+        (Some(_), _) => {
+            let says = "By what the store lists, every moment of the window can be reached.";
+            return Reason::new("window", State::Good, says);
+        }
+        (None, Some(timeline)) => format!("Nothing on timeline {timeline} can be recovered."),
+        (None, None) => "No WAL is archived.".to_owned(),
     };
-    let says = "every moment of the window can be reached, by what the store lists";
-    Reason::new("window", State::Good, says).age(latest, report.generated)
+    Reason::new("window", State::Bad, says)
 }
 
 /// Of the current timeline.
@@ -120,23 +122,23 @@ fn gaps(report: &Report) -> Vec<Reason> {
     let end = current.windows.last().map(|window| window.end_lsn);
     let is_cut = harmful.iter().any(|gap| end.is_some_and(|end| end <= gap.to_lsn));
     if is_cut {
-        let says = "archived WAL lies behind a gap, out of reach: take a backup now";
+        let says = "Archived WAL lies behind a gap, out of reach: take a backup now.";
         reasons.push(Reason::new("gaps", State::Bad, says));
     } else if !harmful.is_empty() {
         let segments: u64 = harmful.iter().map(|gap| gap.segments).sum();
         let says = format!(
-            "{} between windows: times in them cannot be reached ({} missing or unreadable)",
+            "{} before the window: moments in it cannot be reached ({} missing or unreadable).",
             count(harmful.len() as u64, "gap"),
             count(segments, "segment"),
         );
-        reasons.push(Reason::new("gaps", State::Attention, says));
+        reasons.push(Reason::new("gaps", State::Note, says));
     }
     reasons
 }
 
 fn archive(report: &Report) -> Reason {
     let Some(latest) = report.window.latest else {
-        return Reason::new("archive", State::Attention, "no archived commit can be reached");
+        return Reason::new("archive", State::Attention, "No archived commit can be reached.");
     };
     let objective = report.recovery.point.objective_ms;
     let age = millis(latest, report.generated);
@@ -146,37 +148,37 @@ fn archive(report: &Report) -> Reason {
     };
     if let Some(unarchived) = &report.window.unarchived {
         match unarchived.state {
-            window::State::CaughtUp => return reason(State::Good, "every commit is archived"),
+            window::State::CaughtUp => return reason(State::Good, "Every commit is archived."),
             window::State::Behind => {
                 let oldest = unarchived.oldest.map(|oldest| millis(oldest, report.generated));
                 let is_late = objective.is_some_and(|objective| oldest > Some(objective));
                 let state = if is_late { State::Bad } else { State::Attention };
                 let files = count(unarchived.files, "WAL file");
-                return reason(state, &format!("{files} wait to be archived on the server"));
+                return reason(state, &format!("{files} wait to be archived on the server."));
             }
             window::State::Writing | window::State::Unknown => {}
         }
     }
     if age <= objective.unwrap_or(DAY_MS) {
-        return reason(State::Good, "the last archived commit is recent");
+        return reason(State::Good, "The last archived commit is recent.");
     }
-    let says = "the last archived commit is old: either nobody writes, or archiving stands still; \
-                walden window on the server's host tells which";
+    let says = "The last archived commit is old: either nobody writes, or archiving stands still; \
+                walden window on the server's host tells which.";
     reason(State::Attention, says)
 }
 
 fn backup(report: &Report) -> Reason {
     let backups = &report.backups;
     let Some(newest) = backups.newest else {
-        return Reason::new("backup", State::Bad, "no backup can be used");
+        return Reason::new("backup", State::Bad, "No backup can be used.");
     };
     let unusable = backups.count - backups.usable;
     let is_old = millis(newest, report.generated) > BACKUP_MS_MAX;
     let (state, says) = match (is_old, unusable) {
-        (true, _) => (State::Attention, "the newest usable backup is old".to_owned()),
-        (false, 0) => (State::Good, format!("{} can be used", count(backups.usable, "backup"))),
+        (true, _) => (State::Attention, "The newest usable backup is old.".to_owned()),
+        (false, 0) => (State::Good, format!("{} can be used.", count(backups.usable, "backup"))),
         (false, unusable) => {
-            let says = format!("{} of {} backups cannot be used", unusable, backups.count);
+            let says = format!("{} of {} backups cannot be used.", unusable, backups.count);
             (State::Attention, says)
         }
     };
@@ -185,17 +187,15 @@ fn backup(report: &Report) -> Reason {
 
 fn drill(last: Option<&DrillRecord>, now: Timestamp) -> Reason {
     let Some(last) = last else {
-        let says = "a recovery was never rehearsed: run walden drill";
+        let says = "A recovery was never rehearsed: run walden drill.";
         return Reason::new("drill", State::Attention, says);
     };
     let is_old = millis(last.ended, now) > PROOF_MS_MAX;
     let (state, says) = match last.verdict {
-        drill_record::Verdict::Failed => (State::Bad, "the last drill failed"),
-        drill_record::Verdict::Incomplete => {
-            (State::Attention, "the last drill could not check everything")
-        }
-        drill_record::Verdict::Passed if is_old => (State::Attention, "the last drill is old"),
-        drill_record::Verdict::Passed => (State::Good, "the last drill passed"),
+        drill_record::Verdict::Failed => (State::Bad, "It failed."),
+        drill_record::Verdict::Incomplete => (State::Attention, "It could not check everything."),
+        drill_record::Verdict::Passed if is_old => (State::Attention, "It passed, but long ago."),
+        drill_record::Verdict::Passed => (State::Good, "It passed."),
     };
     Reason::new("drill", state, says).age(last.ended, now).limit(PROOF_MS_MAX)
 }
@@ -203,19 +203,19 @@ fn drill(last: Option<&DrillRecord>, now: Timestamp) -> Reason {
 fn verify(report: &Report) -> Reason {
     let verification = &report.verification;
     let Some(last) = verification.last else {
-        let says = "what is stored was never verified: run walden verify --deep";
+        let says = "What is stored was never verified: run walden verify --deep.";
         return Reason::new("verify", State::Attention, says);
     };
     let overdue = verification.backups.overdue_count + verification.wal.overdue_count;
     let (state, says) = if verification.is_wrong {
-        let says = "a verification found something, and none of everything has passed since";
+        let says = "Something was found, and everything has not been read without a finding since.";
         (State::Bad, says.to_owned())
     } else if overdue > 0 {
         let backups = count(verification.backups.overdue_count, "backup");
         let segments = count(verification.wal.overdue_count, "segment");
-        (State::Attention, format!("{backups} and {segments} were not read for a month"))
+        (State::Attention, format!("{backups} and {segments} were not read for a month."))
     } else {
-        let says = "all that is older than a week was read within a month, and found sound";
+        let says = "All that is older than a week was read within a month, and found sound.";
         (State::Good, says.to_owned())
     };
     Reason::new("verify", state, says).age(last, report.generated).limit(PROOF_MS_MAX)
@@ -225,11 +225,11 @@ fn recovery_time(report: &Report) -> Option<Reason> {
     let time = &report.recovery.time;
     let objective = time.objective_ms?;
     let reason = match time.last_ms {
-        None => Reason::new("rto", State::Attention, "no drill has measured how long it takes"),
+        None => Reason::new("rto", State::Attention, "No drill has measured how long it takes."),
         Some(took) => {
             let (state, says) = match took <= objective {
-                true => (State::Good, "the last recovery was as quick as it must be"),
-                false => (State::Bad, "the last recovery took longer than it may"),
+                true => (State::Good, "The last one was as quick as it must be."),
+                false => (State::Bad, "The last one took longer than it may."),
             };
             Reason { ms: Some(took), ..Reason::new("rto", state, says) }
         }
@@ -241,11 +241,11 @@ fn recovery_point(report: &Report) -> Option<Reason> {
     let point = &report.recovery.point;
     let objective = point.objective_ms?;
     let reason = match point.lately_ms {
-        None => Reason::new("rpo", State::Attention, "no commit was archived within a week"),
+        None => Reason::new("rpo", State::Attention, "No commit was archived within a week."),
         Some(worst) => {
             let (state, says) = match worst <= objective {
-                true => (State::Good, "commits of the last week were archived in time"),
-                false => (State::Attention, "commits of the last week were archived too late"),
+                true => (State::Good, "Commits of the last week were archived in time."),
+                false => (State::Attention, "Commits of the last week were archived too late."),
             };
             Reason { ms: Some(worst), ..Reason::new("rpo", state, says) }
         }

@@ -1,7 +1,7 @@
 //! `--check-wal`: everything that will be replayed is fetched and read record by record before a
 //! byte is written.
 
-use crate::commands::restore::records::read_archived;
+use crate::commands::restore::records::read_with_first_page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::wal::Link;
 use crate::postgres::wal::link::Ends;
@@ -47,7 +47,15 @@ pub fn check_wal(
 
 fn read(home: &Home, name: SegmentName) -> Result<Link> {
     let mut ends = Ends::default();
-    let outcome = read_archived(home, name, |record| ends.see(record))?;
+    let (outcome, first_page) = read_with_first_page(home, name, |record| ends.see(record))?;
+    // No checksum covers it, and the header of the object may say another.
+    let found = first_page.system_identifier;
+    if found != home.system_identifier() {
+        return Err(refused(format!(
+            "the WAL in {name} is of cluster {found}, not of {}",
+            home.system_identifier()
+        )));
+    }
     Ok(ends.link(name, outcome))
 }
 
@@ -79,16 +87,16 @@ mod tests {
     use super::check_wal;
     use crate::catalog::recovery_plan::ReadRecords as _;
     use crate::commands::restore::records::WalRecords;
-    use crate::commands::restore::samples::{origin, put_wal};
+    use crate::commands::restore::samples::{CLUSTER, origin, put_wal};
     use crate::error::{ErrorKind, Result};
     use crate::postgres::wal::samples::{Pen, commit, end, insert};
-    use crate::postgres::{Lsn, SegmentName, SystemIdentifier};
+    use crate::postgres::{Lsn, SegmentName};
     use crate::repository::{ClusterName, Home, Repository};
     use crate::storage::memory::Memory;
 
     fn home(segments: &[(SegmentName, Vec<u8>)]) -> Home {
         let name = ClusterName::new("main").unwrap();
-        let home = Repository::new(Arc::new(Memory::new()), name).home(SystemIdentifier(7));
+        let home = Repository::new(Arc::new(Memory::new()), name).home(CLUSTER);
         home.claim(&origin()).unwrap();
         segments.iter().for_each(|(name, bytes)| put_wal(&home, &name.to_string(), bytes));
         home
@@ -155,6 +163,14 @@ mod tests {
         let mut mixed = segments;
         mixed[0] = other[0].clone();
         assert!(refusal(&mixed).contains("continues a record that was not begun"));
+    }
+
+    #[test]
+    fn another_clusters_wal_is_told_by_its_first_page() {
+        let (mut segments, _) = written(700);
+        segments[1].1[24] ^= 1;
+        let said = refusal(&segments);
+        assert!(said.contains("000000010000000000000006 is of cluster"), "{said}");
     }
 
     #[test]

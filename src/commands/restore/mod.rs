@@ -22,6 +22,7 @@ pub mod settle;
 pub mod configuration;
 pub mod recovery;
 pub mod wait;
+pub mod trail;
 pub mod extract;
 
 use std::path::{Path, PathBuf};

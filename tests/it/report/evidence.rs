@@ -170,7 +170,7 @@ impl Trail<'_> {
             target: Target {
                 mode: "random".to_owned(),
                 options: vec!["--target-lsn".to_owned(), lsn.to_string()],
-                seed: None,
+                seed: Some(7),
                 last_commit: Some(Commit { lsn, xid: 88_121, time: target.ended }),
             },
             plan: self.plan(began, target),

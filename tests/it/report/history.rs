@@ -65,7 +65,7 @@ impl History {
         let storage = Arc::new(Directory::new(root, None));
         let home = Repository::new(storage, ClusterName::new("shop").unwrap());
         let home = home.home(SYSTEM_IDENTIFIER);
-        let start = now - days(92);
+        let start = now.to_zoned(TimeZone::UTC).start_of_day().unwrap().timestamp() - days(92);
         let root = root.to_owned();
         let mut history =
             History { root, home, now, start, segments: Vec::new(), backups: Vec::new() };
@@ -213,6 +213,7 @@ impl History {
             false => (350 + u64::from(chance.u32(..500))) * MIB,
         };
         let id = BackupId::new(began, chance.u16(..));
+        let size = if is_full { size } else { stored * 3 };
         let parent = self.backups.last().map(|last| last.id.clone()).filter(|_| !is_full);
         let manifest = manifest(&id, parent, (timeline, number), (began, ended), (size, stored));
         self.home.publish(&manifest, Compression::default()).unwrap();

@@ -4,13 +4,13 @@ use maud::Markup;
 use plotters::prelude::*;
 
 use crate::cli::report::chart::{
-    BLUE, FAINT, ORANGE, PURPLE, Plane, SKY, Size, at_day, draw, picture, size_axis, time_axis,
+    BLUE, FAINT, ORANGE, PURPLE, Plane, SKY, Size, at_day, day_axis, draw, picture, size_axis,
 };
 use crate::cli::report::figures::size as in_words;
 use crate::cli::report::pictures::buckets;
 use crate::commands::list::Type;
 use crate::commands::report::Report;
-use crate::commands::report::days::{date, midnight};
+use crate::commands::report::days::date;
 use crate::commands::report::usage::StorageDay;
 use crate::error::Result;
 
@@ -32,10 +32,10 @@ pub fn wal(report: &Report) -> Result<Option<Markup>> {
             })
             .collect();
         let y = size_axis(sums.iter().map(|(raw, _)| *raw).max().unwrap_or(0));
-        let x = time_axis(midnight(days[0].day), report.generated, size);
+        let x = day_axis(days[0].day, days[days.len() - 1].day, size);
         draw(size, (&x, &y), |plane| {
             for (bucket, (raw, stored)) in buckets.iter().zip(&sums) {
-                let (from, to) = (at_day(bucket.from), at_day(bucket.to).min(x.to));
+                let (from, to) = (at_day(bucket.from), at_day(bucket.to));
                 bar(plane, (from, to), (0.0, *raw as f64), FAINT)?;
                 bar(plane, (from, to), (0.0, *stored as f64), BLUE)?;
             }
@@ -48,7 +48,8 @@ pub fn wal(report: &Report) -> Result<Option<Markup>> {
 /// Bytes stored, by the day a backup ended.
 pub fn backups(report: &Report) -> Result<Option<Markup>> {
     let days = &report.wal.days;
-    let Some(first) = days.first().map(|day| day.day) else { return Ok(None) };
+    let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(None) };
+    let (first, last) = (first.day, last.day);
     let of_day = |day, kind| -> u64 {
         let backups = report.backups.list.iter();
         let on = backups.filter(|it| it.kind == Some(kind) && it.ended.map(date) == Some(day));
@@ -75,10 +76,10 @@ pub fn backups(report: &Report) -> Result<Option<Markup>> {
             })
             .collect();
         let y = size_axis(bars.iter().map(|bar| bar.3).max().unwrap_or(0));
-        let x = time_axis(midnight(first), report.generated, size);
+        let x = day_axis(first, last, size);
         draw(size, (&x, &y), |plane| {
             for (from, to, full, both) in bars {
-                let place = (from, to.min(x.to));
+                let place = (from, to);
                 bar(plane, place, (0.0, full as f64), ORANGE)?;
                 bar(plane, place, (full as f64, both as f64), SKY)?;
             }
@@ -123,18 +124,19 @@ pub fn storage(report: &Report) -> Result<Option<Markup>> {
             .filter_map(|bucket| bucket.days.last())
             .collect();
         let y = size_axis(last.bytes);
-        let x = time_axis(midnight(days[0].day), report.generated, size);
+        let x = day_axis(days[0].day, days[days.len() - 1].day, size);
         draw(size, (&x, &y), |plane| {
             let mut low = vec![0u64; ends.len()];
             for (color, of) in bands {
                 let high: Vec<u64> =
                     ends.iter().zip(&low).map(|(day, low)| low + of(day)).collect();
-                let x_of =
-                    |day: &StorageDay| at_day(day.day.tomorrow().unwrap_or(day.day)).min(x.to);
+                let x_of = |day: &StorageDay| at_day(day.day.tomorrow().unwrap_or(day.day));
                 let place = |(day, height): (&&StorageDay, &u64)| (x_of(day), *height as f64);
                 let upper = ends.iter().zip(&high).map(place);
                 let lower = ends.iter().zip(&low).map(place).rev();
-                let band: Vec<(f64, f64)> = upper.chain(lower).collect();
+                // The first day began with nothing.
+                let band: Vec<(f64, f64)> =
+                    [(x.from, 0.0)].into_iter().chain(upper).chain(lower).collect();
                 if high != low {
                     plane.draw_series([Polygon::new(band, color.filled())])?;
                 }

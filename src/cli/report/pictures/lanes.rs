@@ -40,7 +40,7 @@ pub fn lanes(report: &Report) -> Result<Markup> {
     picture("lanes", (title, &text), sizes, |size| {
         let view = View { lanes: lanes.clone(), from: at(from), to: at(to), size };
         let x = time_axis(from, to, size);
-        let y = Axis { from: 0.0, to: lanes.len().max(1) as f64, ticks: Vec::new() };
+        let y = Axis { from: -0.12, to: lanes.len().max(1) as f64, ticks: Vec::new() };
         draw(size, (&x, &y), |plane| view.paint(plane))
     })
 }
@@ -105,7 +105,7 @@ impl View<'_> {
         }
         let label = format!("timeline {}", lane.timeline);
         let x = self.x(begins).min(self.to - (self.to - self.from) * 0.12);
-        let above = (x, y + HALF * 2.0 + 0.12);
+        let above = (x + self.pixel() * 5.0, y + HALF * 1.6);
         plane.draw_series([Text::new(label, above, text(INK))])?;
         self.backups(plane, y, &lane.backups)
     }
@@ -142,13 +142,18 @@ impl View<'_> {
         Ok(())
     }
 
+    /// In seconds.
+    fn pixel(&self) -> f64 {
+        (self.to - self.from) / f64::from(self.size.width)
+    }
+
     fn x(&self, time: Timestamp) -> f64 {
         at(time).clamp(self.from, self.to)
     }
 
     /// Two pixels at least: a gap of seconds in three months is one all the same.
     fn at_least_visible(&self, from: f64, to: f64) -> (f64, f64) {
-        let least = (self.to - self.from) / f64::from(self.size.width) * 3.0;
+        let least = self.pixel() * 3.0;
         let to = to.max(from + least).min(self.to);
         (from.min(to - least), to)
     }

@@ -4,8 +4,8 @@ use maud::Markup;
 use plotters::prelude::*;
 
 use crate::cli::report::chart::{
-    Axis, BLUE, Drawn, GREEN, INK, ORANGE, Plane, RED, SKY, Size, at, at_day, draw, line, log,
-    log_span_axis, picture, pixels, span_axis, time_axis,
+    Axis, BLUE, Drawn, GREEN, INK, ORANGE, Plane, RED, SKY, Size, at, at_day, day_axis, draw, line,
+    log, log_span_axis, picture, pixels, span_axis,
 };
 use crate::cli::report::pictures::buckets;
 use crate::commands::report::Report;
@@ -20,7 +20,9 @@ pub fn exposure(report: &Report) -> Result<Option<Markup>> {
     let point = &report.recovery.point;
     let Some(max) = point.max_ms.max(point.objective_ms) else { return Ok(None) };
     let days = &report.wal.days;
-    let Some(first) = days.first() else { return Ok(None) };
+    let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(None) };
+    let medians = days.iter().filter_map(|day| day.exposure_median_ms);
+    let min = medians.chain(point.objective_ms).min().unwrap_or(max);
     let title = "For how long commits were nowhere but on their server, day by day";
     let text = format!(
         "The worst was {}. The scale is logarithmic.",
@@ -28,11 +30,10 @@ pub fn exposure(report: &Report) -> Result<Option<Markup>> {
     );
     let sizes = (Size::wide(230), Size::narrow(230));
     let drawn = picture("exposure", (title, &text), sizes, |size| {
-        let from = crate::commands::report::days::midnight(first.day);
-        let (x, y) = (time_axis(from, report.generated, size), log_span_axis(max));
+        let (x, y) = (day_axis(first.day, last.day, size), log_span_axis(min, max));
         draw(size, (&x, &y), |plane| {
             for bucket in buckets(days, size.marks_max(), |day| day.day) {
-                let (from, to) = (at_day(bucket.from), at_day(bucket.to).min(x.to));
+                let (from, to) = (at_day(bucket.from), at_day(bucket.to));
                 let edges = (from + (to - from) * 0.12, to - (to - from) * 0.12);
                 exposed(plane, edges, y.from, bucket.days)?;
             }
@@ -65,13 +66,13 @@ pub fn recovery_times(report: &Report) -> Result<Option<Markup>> {
     let time = &report.recovery.time;
     let Some(max) = time.max_ms else { return Ok(None) };
     let max = max.max(time.objective_ms.unwrap_or(0));
-    let first = report.wal.days.first().map(|day| day.day);
-    let from = first.map_or(report.since, crate::commands::report::days::midnight);
+    let days = &report.wal.days;
+    let (Some(first), Some(last)) = (days.first(), days.last()) else { return Ok(None) };
     let title = "How long recovery took, drill by drill";
     let text = format!("The longest took {}.", time.max_ms.map(span).unwrap_or_default());
     let sizes = (Size::wide(210), Size::narrow(210));
     let drawn = picture("recovery-times", (title, &text), sizes, |size| {
-        let (x, y) = (time_axis(from, report.generated, size), span_axis(max));
+        let (x, y) = (day_axis(first.day, last.day, size), span_axis(max));
         draw(size, (&x, &y), |plane| {
             objective(plane, &x, time.objective_ms.map(|objective| objective as f64))?;
             time.drills.iter().try_for_each(|drill| measured(plane, drill))
