@@ -265,6 +265,7 @@ impl Rehearsal<'_> {
             include_databases: self.databases(&decided),
             jobs: self.request.jobs,
             fetch_call: self.fetch_call(scratch)?,
+            pg_bin: self.record.postgresql.bin.clone(),
         };
         restore::prepare_decided(&self.repository, decided, request)
     }
