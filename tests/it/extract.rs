@@ -351,7 +351,7 @@ fn one_command_brings_a_dropped_table_back_into_the_live_database() {
     accident.shop("UPDATE orders SET note = NULL RETURNING 1");
     let beside = ["--target-name", "before", "--into", "--into-schema", "walden_restored"];
     let beside = accident.extract(&["shop.public.orders"]).args(beside).env("PGDATABASE", "shop");
-    beside.run().succeeds().stdout_has("5000 rows, in \"walden_restored\".\"orders\"");
+    beside.run().succeeds().stdout_has("5000 rows, in walden_restored.orders");
     assert_eq!(accident.shop(&sum_of("walden_restored.orders")), accident.before);
 
     let entries = accident.audited();
