@@ -190,7 +190,12 @@ fn the_sources_settings_steer_no_drill() {
         session.query(statement).unwrap();
     }
     scene.live.wait_archived();
-    let record = passed(scene.drill().args(["--latest", "--json"]).run());
+    // Where the tests run as root, so does this drill, and its server does not.
+    let url = format!("file://{}", scene.repository.path().display());
+    let drill = Walden::new().repository(url).cluster("main").arg("drill").arg("--scratch");
+    let drill = drill.arg(scene.drills.path()).arg("--pg-bin");
+    let drill = drill.arg(harness::installation(ANY_MAJOR).bin);
+    let record = passed(drill.args(["--latest", "--json"]).run());
     assert_eq!(record["target"]["options"][0], "--target-latest");
     let notes = record["notes"].to_string();
     assert!(notes.contains("The source preloads no_such_library"), "{notes}");
@@ -221,6 +226,11 @@ fn another_minor_version_is_a_note_or_refused_and_a_missing_one_leaves_it_open()
     refused.exits(6).stderr_has("17.99");
     let missing = walden().args(["--pg-bin", "/no/such/bin", "--latest"]).run();
     missing.exits(6).stderr_has("/no/such/bin");
+    let late = scene.drill().args(["--latest", "--timeout", "1ms"]).run();
+    late.exits(6).stderr_has("the time that was given is over");
+    let inside = scene.live.walden().arg("drill").arg("--scratch").arg(scene.live.pgdata());
+    let inside = inside.arg("--pg-bin").arg(&real).arg("--latest").run();
+    inside.exits(6).stderr_has("lies in the data directory");
     scene.leaves_nothing();
 }
 

@@ -6,13 +6,14 @@ mod evidence;
 mod history;
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::harness::{Scratch, Walden};
+use crate::harness::{ANY_MAJOR, Cluster, Scratch, Walden};
 use browser::{Pages, Seen, look};
 use history::History;
 
@@ -26,17 +27,22 @@ struct Told {
     json: Value,
 }
 
-fn told() -> &'static Told {
-    static TOLD: OnceLock<Told> = OnceLock::new();
-    TOLD.get_or_init(|| {
-        let scratch = Scratch::new();
-        let root = scratch.directory("repository");
-        History::write(&root, Timestamp::now(), &mut fastrand::Rng::with_seed(7));
-        let place = scratch.directory("page").join("report.html");
-        let json = report(&scratch).arg("--json").arg("--output").arg(&place).run().succeeds();
-        let json = serde_json::from_str(&json.stdout).unwrap();
-        Told { page: fs::read_to_string(place).unwrap(), scratch, json }
-    })
+/// Gone with the last test that looks at it.
+fn told() -> Arc<Told> {
+    static TOLD: Mutex<Weak<Told>> = Mutex::new(Weak::new());
+    let mut kept = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(told) = kept.upgrade() {
+        return told;
+    }
+    let scratch = Scratch::new();
+    let root = scratch.directory("repository");
+    History::write(&root, Timestamp::now(), &mut fastrand::Rng::with_seed(7));
+    let place = scratch.directory("page").join("report.html");
+    let json = report(&scratch).arg("--json").arg("--output").arg(&place).run().succeeds();
+    let json = serde_json::from_str(&json.stdout).unwrap();
+    let told = Arc::new(Told { page: fs::read_to_string(place).unwrap(), scratch, json });
+    *kept = Arc::downgrade(&told);
+    told
 }
 
 fn report(scratch: &Scratch) -> Walden {
@@ -47,9 +53,9 @@ fn report(scratch: &Scratch) -> Walden {
 
 /// What the probe measured in the browser.
 #[track_caller]
-fn probe(flags: &[&str]) -> (Value, Seen, Vec<String>) {
+fn probe(told: &Told, flags: &[&str]) -> (Value, Seen, Vec<String>) {
     let pages = Pages::serve(vec![
-        ("/report.html", told().page.clone()),
+        ("/report.html", told.page.clone()),
         ("/probe.html", include_str!("report/probe.html").to_owned()),
     ]);
     let mut all = vec!["--dump-dom".to_owned(), "--window-size=1400,2000".to_owned()];
@@ -80,8 +86,9 @@ fn unescape(text: &str) -> String {
 
 #[test]
 fn every_figure_of_the_page_is_that_of_the_json() {
-    let (answer, ..) = probe(&[]);
-    let json = &told().json;
+    let told = told();
+    let (answer, ..) = probe(&told, &[]);
+    let json = &told.json;
     let figures = answer["figures"].as_array().unwrap();
     for figure in figures {
         let [at, value, words] = [0, 1, 2].map(|n| figure[n].as_str().unwrap());
@@ -108,9 +115,10 @@ fn every_figure_of_the_page_is_that_of_the_json() {
 
 #[test]
 fn it_is_readable_on_a_phone_and_on_a_desk_and_asks_nobody_for_anything() {
+    let told = told();
     for (flags, is_dark) in [(&[][..], false), (&["--blink-settings=preferredColorScheme=0"], true)]
     {
-        let (answer, seen, asked) = probe(flags);
+        let (answer, seen, asked) = probe(&told, flags);
         assert!(seen.console().is_empty(), "{:?}", seen.console());
         let of_page = ["/report.html".to_owned(), "/report.html".to_owned()];
         let asked: Vec<_> = asked.into_iter().filter(|path| path != "/probe.html").collect();
@@ -132,7 +140,8 @@ fn it_is_readable_on_a_phone_and_on_a_desk_and_asks_nobody_for_anything() {
 
 #[test]
 fn the_history_is_told_as_it_happened() {
-    let json = &told().json;
+    let told = told();
+    let json = &told.json;
     let text = |at: &str| json.pointer(at).unwrap_or(&Value::Null).to_string();
     assert_eq!(text("/verdict/answer"), "\"recoverable\"", "{:#}", json["verdict"]);
     assert_eq!(text("/window/current"), "3");
@@ -171,8 +180,9 @@ fn the_history_is_told_as_it_happened() {
 
 #[test]
 fn it_prints_on_paper() {
-    let pages = Pages::serve(vec![("/report.html", told().page.clone())]);
-    let paper = told().scratch.join("report.pdf");
+    let told = told();
+    let pages = Pages::serve(vec![("/report.html", told.page.clone())]);
+    let paper = told.scratch.join("report.pdf");
     let flags =
         [format!("--print-to-pdf={}", paper.display()), "--no-pdf-header-footer".to_owned()];
     let seen = look(&format!("{}/report.html", pages.url), &flags);
@@ -194,10 +204,11 @@ fn wanted_pictures() -> Option<PathBuf> {
 /// What docs/images shows; left behind where the variable says.
 #[test]
 fn pictures_of_it_can_be_taken() {
-    let folder = wanted_pictures().unwrap_or_else(|| told().scratch.directory("pictures"));
-    fs::write(folder.join("report.html"), &told().page).unwrap();
-    fs::write(folder.join("report.json"), format!("{:#}", told().json)).unwrap();
-    let pages = Pages::serve(vec![("/report.html", told().page.clone())]);
+    let told = told();
+    let folder = wanted_pictures().unwrap_or_else(|| told.scratch.directory("pictures"));
+    fs::write(folder.join("report.html"), &told.page).unwrap();
+    fs::write(folder.join("report.json"), format!("{:#}", told.json)).unwrap();
+    let pages = Pages::serve(vec![("/report.html", told.page.clone())]);
     for (name, size, flags) in [
         ("report-desktop-light", "1280,2100", &[][..]),
         ("report-desktop-dark", "1280,2100", &["--blink-settings=preferredColorScheme=0"]),
@@ -213,4 +224,51 @@ fn pictures_of_it_can_be_taken() {
         let width = u32::from_be_bytes(picture[16..20].try_into().unwrap());
         assert_eq!(Some(width.to_string().as_str()), size.split(',').next());
     }
+}
+
+#[test]
+fn a_young_cluster_is_told_of_as_it_is_and_its_trail_begins() {
+    let repository = Scratch::new();
+    let url = format!("file://{}", repository.path().display());
+    let cluster = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    cluster.archive_everything();
+    let place = cluster.scratch().join("young.html");
+    let report = || -> Value {
+        let walden = cluster.walden().args(["report", "--json", "--output"]).arg(&place);
+        let output = walden.run().succeeds();
+        assert!(fs::read_to_string(&place).unwrap().contains("</html>"));
+        serde_json::from_str(&output.stdout).unwrap()
+    };
+    assert_eq!(report()["verdict"]["answer"], "not-recoverable");
+    cluster.walden().arg("backup").run().succeeds();
+    cluster.archive_everything();
+    let backed_up = report();
+    assert_eq!(backed_up["verdict"]["answer"], "unproven", "{:#}", backed_up["verdict"]);
+    let deed = &backed_up["audit"][0];
+    assert_eq!([&deed["verb"], &deed["outcome"]], ["backup", "done"], "{deed:#}");
+    let id = backed_up["backups"]["list"][0]["id"].as_str().unwrap();
+    assert!(deed["summary"].as_str().unwrap().contains(id), "{deed:#}");
+
+    let new = cluster.scratch().join("new");
+    let restore = || cluster.walden().arg("restore").arg(&new).arg("--target-latest");
+    restore().arg("--dry-run").run().succeeds();
+    // Who may only read restores all the same, and leaves no trace.
+    let home = repository.path().join("main").join(cluster.system_identifier());
+    let may = |folder: &Path, mode| {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    may(&home.join("audit"), 0o555);
+    let output = restore().run().succeeds();
+    assert!(!output.stderr.contains("audit"), "{output}");
+    may(&home.join("audit"), 0o755);
+    assert_eq!(report()["audit"].as_array().unwrap().len(), 1);
+    fs::remove_dir_all(&new).unwrap();
+    restore().run().succeeds();
+    let restored = report();
+    let deed = &restored["audit"][1];
+    assert_eq!([&deed["verb"], &deed["outcome"]], ["restore", "done"], "{deed:#}");
+    // A backup that fails is written down too.
+    let failed =
+        cluster.walden().args(["backup", "--incremental", "--parent", "20200101T000000Z-0000"]);
+    assert_ne!(failed.run().code(), Some(0));
 }

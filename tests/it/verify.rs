@@ -119,7 +119,7 @@ const HARMS: &[Harm] = &[
     },
     Harm {
         name: "a bit of a segment",
-        harm: |_, home| flip(&segments(home)[4], 500),
+        harm: |_, home| flip(&segments(home)[4], 60),
         needs_deep: true,
         what: "open main/",
         consequence: "recovery into 20",

@@ -36,6 +36,8 @@ needs_of_test() {
     needs_of_demo
     need zstd zstd
     need python3 python3
+    # The report is looked at in a browser.
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     # Debian cuts what makes a virtual environment out of python3.
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     # Ubuntu checks what comes from Debian with this.

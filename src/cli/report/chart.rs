@@ -50,7 +50,7 @@ impl Size {
     }
 
     pub fn narrow(height: u32) -> Size {
-        Size { width: 400, height, is_narrow: true }
+        Size { width: 340, height, is_narrow: true }
     }
 
     /// How many marks there is room for, side by side.
@@ -59,7 +59,7 @@ impl Size {
     }
 
     fn ticks_max(&self) -> i64 {
-        if self.is_narrow { 5 } else { 11 }
+        if self.is_narrow { 4 } else { 11 }
     }
 }
 
@@ -120,13 +120,13 @@ fn paint_on(
     let root = backend.into_drawing_area();
     let has_labels = y.ticks.iter().any(|(_, label)| !label.is_empty());
     let left = match (has_labels, size.is_narrow) {
-        (false, _) => 16,
+        (false, _) => 26,
         (true, true) => 56,
         (true, false) => 66,
     };
     let mut plane = ChartBuilder::on(&root)
         .margin_top(10 * SCALE)
-        .margin_right(18 * SCALE)
+        .margin_right(26 * SCALE)
         .x_label_area_size(26 * SCALE)
         .y_label_area_size(left * SCALE)
         .build_cartesian_2d(x.clone(), y.clone())?;

@@ -38,6 +38,12 @@ pub fn time(at: &str, value: Option<Timestamp>) -> Markup {
     figure(at, &value, &value.map_or_else(|| "–".to_owned(), moment))
 }
 
+/// Of a commit: with six digits always, as `walden window` has it.
+pub fn commit_time(at: &str, value: Option<Timestamp>) -> Markup {
+    let text = value.map_or_else(|| "–".to_owned(), moment);
+    figure(at, &value.map(|value| format!("{value:.6}")), &text)
+}
+
 pub fn words(at: &str, value: &str) -> Markup {
     figure(at, value, value)
 }

@@ -149,7 +149,7 @@ fn tiles(report: &Report) -> Markup {
             (tile("Reaches back",
                 time_span("/retention/reaches_back_ms", report.retention.reaches_back_ms),
                 html! { "oldest moment that can be restored" }))
-            (tile("Lost at worst, last 7 days", lost,
+            (tile("Worst loss, last 7 days", lost,
                 objective("/recovery/point/objective_ms", point.objective_ms)))
             (tile("Last recovery took", took,
                 objective("/recovery/time/objective_ms", drills.objective_ms)))

@@ -239,7 +239,7 @@ impl Expected<'_> {
             let before = at.checked_sub(1).and_then(|before| segments.get(before)).copied();
             let read = records.records(*segment, before)?;
             let endings = read.endings.iter().map(|ending| ending.at);
-            if let Some(last) = endings.filter(counts).last() {
+            if let Some(last) = endings.rev().find(counts) {
                 return Ok(Some(last));
             }
         }
@@ -249,8 +249,9 @@ impl Expected<'_> {
 
 /// Whether the record at `next` is the one after `end`.
 fn is_next(end: Lsn, next: Lsn) -> bool {
-    let is_on_a_new_page =
-        end.0 % PAGE_BYTES_MIN == 0 && end.0 < next.0 && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
+    let is_on_a_new_page = end.0.is_multiple_of(PAGE_BYTES_MIN)
+        && end.0 < next.0
+        && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
     end == next || is_on_a_new_page
 }
 

@@ -1,6 +1,7 @@
 //! What a failure means: that recovery does not work, or that nobody knows.
 
 use crate::catalog::Decision;
+use crate::commands::archive::fetch::rehearsal::REFUSED;
 use crate::commands::drill::stages::Stuck;
 use crate::commands::restore::check_wal::check_wal;
 use crate::error::{Error, ErrorKind};
@@ -52,7 +53,8 @@ impl Finding {
 /// A recovery that did not get to its end: the WAL is read record by record, to name what is wrong
 /// with it.
 pub fn explain(stuck: Stuck, home: &Home, decision: &Decision) -> Finding {
-    if matches!(stuck.error.kind(), ErrorKind::CouldNotCheck | ErrorKind::Full) {
+    let is_refused = stuck.fetch.as_deref().is_some_and(|line| line.contains(REFUSED));
+    if matches!(stuck.error.kind(), ErrorKind::CouldNotCheck | ErrorKind::Full) || is_refused {
         return Finding::open(stuck.error);
     }
     let said = stuck.error.to_string();

@@ -60,13 +60,13 @@ pub fn preloaded(pgdata: &Path) -> Vec<String> {
     let text = |name: &str| fs::read(pgdata.join(name)).unwrap_or_default();
     let files = [text("postgresql.conf"), text(AUTO_CONF)].concat();
     let files = String::from_utf8_lossy(&files);
-    let values = files.lines().filter_map(|line| {
+    let mut values = files.lines().filter_map(|line| {
         let (name, value) = line.split_once('=')?;
         let is_it = name.trim().eq_ignore_ascii_case("shared_preload_libraries");
         is_it.then(|| value.split('#').next().unwrap_or_default().trim().trim_matches('\''))
     });
     let names =
-        values.last().unwrap_or_default().split(',').map(|name| name.trim().trim_matches('"'));
+        values.next_back().unwrap_or_default().split(',').map(|name| name.trim().trim_matches('"'));
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 

@@ -123,8 +123,8 @@ fn trouble(server: &Server, state: State, log: &RecoveryLog, deadline: Deadline)
 }
 
 fn stuck(error: Error, text: &str, started: Timestamp) -> Stuck {
-    let complaints = text.lines().filter(|line| line.contains("walden: "));
-    let fetch = complaints.filter(|line| !line.contains(" LOG: ")).next_back();
+    let complains = |line: &&str| line.contains("walden: ") && !line.contains(" LOG: ");
+    let fetch = text.lines().rfind(complains);
     Stuck {
         error,
         moments: Moments::read(text),

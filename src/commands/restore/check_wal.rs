@@ -87,16 +87,16 @@ mod tests {
     use super::check_wal;
     use crate::catalog::recovery_plan::ReadRecords as _;
     use crate::commands::restore::records::WalRecords;
-    use crate::commands::restore::samples::{CLUSTER, origin, put_wal};
+    use crate::commands::restore::samples::{origin, put_wal};
     use crate::error::{ErrorKind, Result};
     use crate::postgres::wal::samples::{Pen, commit, end, insert};
-    use crate::postgres::{Lsn, SegmentName};
+    use crate::postgres::{Lsn, SegmentName, SystemIdentifier};
     use crate::repository::{ClusterName, Home, Repository};
     use crate::storage::memory::Memory;
 
     fn home(segments: &[(SegmentName, Vec<u8>)]) -> Home {
         let name = ClusterName::new("main").unwrap();
-        let home = Repository::new(Arc::new(Memory::new()), name).home(CLUSTER);
+        let home = Repository::new(Arc::new(Memory::new()), name).home(SystemIdentifier(7));
         home.claim(&origin()).unwrap();
         segments.iter().for_each(|(name, bytes)| put_wal(&home, &name.to_string(), bytes));
         home
@@ -112,7 +112,15 @@ mod tests {
         pen.fill_with(&insert(xid + 1));
         pen.record(&commit(xid + 1, 10_000_000));
         pen.switch();
-        (pen.segments(), across)
+        (ours(pen.segments()), across)
+    }
+
+    /// Of the cluster that the samples of backups are of: no checksum covers it.
+    fn ours(mut segments: Vec<(SegmentName, Vec<u8>)>) -> Vec<(SegmentName, Vec<u8>)> {
+        for (_, bytes) in &mut segments {
+            bytes[24..32].copy_from_slice(&7_u64.to_le_bytes());
+        }
+        segments
     }
 
     fn check(segments: &[(SegmentName, Vec<u8>)], until: Option<Lsn>) -> Result<u64> {
@@ -159,9 +167,8 @@ mod tests {
         let mut pen = Pen::new(17);
         pen.record(&insert(700));
         pen.switch();
-        let other = pen.segments();
         let mut mixed = segments;
-        mixed[0] = other[0].clone();
+        mixed[0] = ours(pen.segments()).swap_remove(0);
         assert!(refusal(&mixed).contains("continues a record that was not begun"));
     }
 

@@ -16,9 +16,6 @@ use crate::repository::{BackupId, ClusterName, Home, Repository, layout};
 use crate::storage::memory::Memory;
 use crate::storage::{Body, Key, Storage};
 
-/// That of the samples of WAL.
-pub const CLUSTER: SystemIdentifier = SystemIdentifier(7_710_620_488_620_347_611);
-
 pub const SEGMENT_BYTES: u32 = 1 << 20;
 /// Tiny, so that files span packs.
 pub const PACK_BYTES: u64 = 1000;
@@ -40,7 +37,7 @@ pub fn origin() -> Origin {
     Origin {
         host: "db1".into(),
         source: "/data".into(),
-        system_identifier: CLUSTER,
+        system_identifier: SystemIdentifier(7),
         time: "2026-11-21T10:00:00Z".parse().unwrap(),
         version: "0.1.0".into(),
     }
@@ -51,7 +48,7 @@ impl Sample {
     pub fn new(files: &[(&str, Vec<u8>)], tablespaces: &[(u32, &str)]) -> Sample {
         let storage = Arc::new(Memory::new());
         let repository = Repository::new(storage.clone(), ClusterName::new("main").unwrap());
-        let home = repository.home(CLUSTER);
+        let home = repository.home(SystemIdentifier(7));
         home.claim(&origin()).unwrap();
         let manifest = store(&home, manifest(tablespaces), files, &[]);
         for name in ["000000010000000000000002", "000000010000000000000003"] {
@@ -118,6 +115,7 @@ pub fn request(directory: &Path) -> Request {
         include_databases: Vec::new(),
         jobs: 3,
         fetch_call: vec!["/usr/bin/walden".to_owned()],
+        pg_bin: None,
     }
 }
 

@@ -13,6 +13,8 @@ mod wal;
 mod segments;
 mod histories;
 mod strays;
+mod lost_end;
+mod leftovers;
 mod in_order;
 mod problem;
 mod judge;
@@ -153,13 +155,13 @@ pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> 
 
 /// Without its history a sample would read what another one read.
 fn past(app: &App, home: &Home, request: &Request, book: &mut Notebook) -> Result<Past> {
-    if !request.deep {
-        return Ok(Past { history: Vec::new(), memory: Memory::none(), before: None });
-    }
     let history = home.verifications(None).unwrap_or_else(|error| {
         book.skip(home.audits_key(), error);
         Vec::new()
     });
+    if !request.deep {
+        return Ok(Past { history, memory: Memory::none(), before: None });
+    }
     let (memory, before) = Memory::open(app, home, request.scope(&history))?;
     Ok(Past { history, memory, before })
 }
@@ -191,6 +193,7 @@ fn look(
         progress.enter("looking at what else is there");
         let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
         strays::look(home, &contents, &ids, &wal.fingerprints, &mut book);
+        leftovers::look(home, &mut book);
     }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
@@ -199,6 +202,9 @@ fn look(
         backups.summaries.last().map_or(wal.segment_size, |backup| backup.wal_segment_size);
     let mut inventory = Inventory::new(std::mem::take(&mut wal.parts), &tree, segment_size);
     leave_out_the_lost(&mut inventory);
+    if request.is_of_all() {
+        lost_end::look(home, &inventory, &past.history, &mut book);
+    }
     let timelines = conclude::timelines(&inventory, &wal);
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
     if let Some(id) = &request.backup {

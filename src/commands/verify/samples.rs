@@ -231,9 +231,12 @@ impl Place {
 }
 
 /// One of them spans many packs and several chunks.
-pub fn files(seed: u8) -> Vec<(&'static str, Vec<u8>)> {
+pub fn files(minute: u8) -> Vec<(&'static str, Vec<u8>)> {
+    let seed = minute;
+    let start = Lsn(u64::from(minute) * SEGMENT + 0x28);
+    let label = format!("START WAL LOCATION: {start} (file x)\nSTART TIMELINE: 1\n");
     vec![
-        ("backup_label", b"START WAL LOCATION".to_vec()),
+        ("backup_label", label.into_bytes()),
         ("base/5/16384", noise(300_000, seed)),
         ("base/5/16385", Vec::new()),
         ("global/pg_control", noise(8192, seed ^ 1)),

@@ -11,7 +11,7 @@ use crate::postgres::wal::Digest;
 use crate::postgres::wal::samples::insert;
 use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::manifest::Manifest;
-use crate::repository::verification::{Verification, VerifiedBackup};
+use crate::repository::verification::{Verification, VerifiedBackup, VerifiedWal};
 use crate::repository::{Home, Repository};
 use crate::storage::{Body, Key, Storage as _};
 
@@ -240,6 +240,34 @@ fn packs_and_manifests_of_other_backups_are_told_by_their_headers() {
     place.backups.pop();
     let looked = place.look(false);
     assert!(damages(&looked).len() > 5, "every pack, and the checksums");
+}
+
+#[test]
+fn a_manifest_with_another_beginning_than_the_backup_itself_is_found() {
+    let mut place = Place::new();
+    let manifest = place.blank_at(11);
+    place.store(manifest, &files(12), true);
+    let key = place.home.manifest_key(&place.backups[3].id);
+    let looked = place.look(true);
+    assert!(only(&looked, &key).what.contains("begins at 0/C00028 of timeline 1"));
+}
+
+#[test]
+fn wal_that_was_there_the_last_time_is_missed_at_the_end_as_well() {
+    let place = Place::new();
+    let name = |minute: usize| place.segments[minute - 5].0;
+    let run = VerifiedWal { first: name(5), last: name(13), deep: true };
+    let earlier = Verification { wal: vec![run], ..Verification::default() };
+    let history = vec![(at(20, 0), earlier)];
+    let looked = place.look_with(&Request::shallow(), history.clone(), None);
+    assert!(looked.findings.is_empty(), "{:#?}", looked.findings);
+    place.remove(&place.key(12));
+    place.remove(&place.key(13));
+    assert!(place.look(false).findings.is_empty(), "nobody else can know");
+    let looked = place.look_with(&Request::shallow(), history, None);
+    let finding = only(&looked, &place.key(12));
+    assert!(finding.what.contains("2000-01-01 00:20:00"), "{}", finding.what);
+    assert!(finding.consequence.contains("2000-01-01 00:11:00"), "{}", finding.consequence);
 }
 
 #[test]

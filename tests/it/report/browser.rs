@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::harness::Scratch;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What chromium left behind.
 pub struct Seen {
@@ -34,7 +34,7 @@ impl Seen {
 pub fn look(url: &str, flags: &[String]) -> Seen {
     let scratch = Scratch::new();
     let (out, err) = (scratch.join("out"), scratch.join("err"));
-    let mut command = Command::new("chromium");
+    let mut command = Command::new(program());
     command
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         .args(["--no-first-run", "--disable-background-networking", "--disable-extensions"])
@@ -73,6 +73,13 @@ pub fn look(url: &str, flags: &[String]) -> Seen {
     let seen = Seen { stdout: read(&out), stderr: read(&err) };
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}\n{}", seen.stderr);
     seen
+}
+
+/// Debian's, or the one that is on machines of CI.
+fn program() -> &'static str {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |name: &&str| std::env::split_paths(&path).any(|it| it.join(name).exists());
+    ["chromium", "google-chrome"].into_iter().find(is_there).unwrap_or("chromium")
 }
 
 /// Serves pages on this machine, and remembers what was asked for.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::cli::report::figures::{bytes, count, figure, time, words};
+use crate::cli::report::figures::{bytes, commit_time, count, figure, words};
 use crate::cli::report::pictures;
 use crate::cli::report::sections::{details, legend, table};
 use crate::commands::report::Report;
@@ -13,7 +13,7 @@ pub fn section(report: &Report) -> Result<Markup> {
     let timelines = &report.window.timelines;
     let at = |number: usize| format!("/window/timelines/{number}");
     let rows = timelines.iter().enumerate().map(|(n, it)| row(&at(n), it)).collect();
-    let heads = ["Timeline", "Branched off", "Earliest", "Latest", "Segments", "Gaps"];
+    let heads = ["Timeline", "Branched off", "Earliest", "Latest", "Segments", "Gaps on the way"];
     Ok(html! {
         p.lead {
             "Every moment within a window can be restored, to the microsecond. A fork begins a new \
@@ -26,10 +26,10 @@ pub fn section(report: &Report) -> Result<Markup> {
         (pictures::lanes(report)?)
         (table(&heads, 4, rows))
         @for (n, timeline) in timelines.iter().enumerate() {
-            @if !timeline.gaps.is_empty() {
+            @if timeline.gaps.iter().any(|gap| gap.timeline == timeline.timeline) {
                 (details(
-                    &format!("Gaps on the way to timeline {}", timeline.timeline),
-                    gaps(&at(n), &timeline.gaps),
+                    &format!("Gaps on timeline {}", timeline.timeline),
+                    gaps(&at(n), timeline),
                 ))
             }
             @if let Some(obstacle) = &timeline.obstacle {
@@ -56,9 +56,9 @@ fn row(at: &str, timeline: &TimelineReport) -> Vec<Markup> {
             (Some(parent), Some(lsn)) => html! { (parent) " at " (lsn) },
             _ => html! { "–" },
         },
-        time(&format!("{at}/earliest"), timeline.earliest),
+        commit_time(&format!("{at}/earliest"), timeline.earliest),
         html! {
-            (time(&format!("{at}/latest"), timeline.latest))
+            (commit_time(&format!("{at}/latest"), timeline.latest))
             @if timeline.latest_is_exact == Some(false) { " at least" }
             @if windows.len() > 1 {
                 span.aside { (windows.len() - 1) " older window" @if windows.len() > 2 { "s" } }
@@ -69,21 +69,24 @@ fn row(at: &str, timeline: &TimelineReport) -> Vec<Markup> {
     ]
 }
 
-fn gaps(at: &str, gaps: &[GapReport]) -> Markup {
+/// Those of its ancestors are told of there.
+fn gaps(at: &str, timeline: &TimelineReport) -> Markup {
     let row = |(n, gap): (usize, &GapReport)| {
         let at = format!("{at}/gaps/{n}");
         vec![
             words(&format!("{at}/first_missing"), &gap.first_missing),
             figure(&format!("{at}/cause"), &gap.cause, cause(gap)),
-            time(&format!("{at}/after"), gap.after),
-            time(&format!("{at}/before"), gap.before),
+            commit_time(&format!("{at}/after"), gap.after),
+            commit_time(&format!("{at}/before"), gap.before),
             html! { @if gap.is_harmful { "cannot be reached" } @else { "no backup needs it" } },
             count(&format!("{at}/segments"), gap.segments),
             bytes(&format!("{at}/bytes"), gap.bytes),
         ]
     };
     let heads = ["First segment", "Cause", "After", "Before", "Costs", "Segments", "WAL"];
-    table(&heads, 5, gaps.iter().enumerate().map(row).collect())
+    let gaps = timeline.gaps.iter().enumerate();
+    let own = gaps.filter(|(_, gap)| gap.timeline == timeline.timeline);
+    table(&heads, 5, own.map(row).collect())
 }
 
 fn cause(gap: &GapReport) -> &'static str {
