@@ -268,7 +268,7 @@ fn into_files_for_pg_restore_for_psql_and_as_csv() {
     let outcome = both.bring_back(to(&both, &["orders"], "orders.csv")).unwrap();
     assert_eq!(outcome.tables[0].rows, 5000);
     let csv = fs::read_to_string(scratch.join("orders.csv")).unwrap();
-    assert!(csv.starts_with("id,customer,note,paid,at,amount,odd,raw\n1,2,"), "{:.200}", csv);
+    assert!(csv.starts_with("id,customer,note,paid,at,amount,odd,raw\n1,2,"), "{csv:.200}");
 
     both.bring_back(to(&both, &["orders", "items"], "orders.sql")).unwrap();
     let sql = fs::read_to_string(scratch.join("orders.sql")).unwrap();

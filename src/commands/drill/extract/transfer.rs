@@ -127,7 +127,7 @@ impl Source<'_> {
                 continue;
             }
             let shown = || sql.split_whitespace().collect::<Vec<_>>().join(" ");
-            live.query(sql).map_err(|error| advised(error)).context(shown)?;
+            live.query(sql).map_err(advised).context(shown)?;
         }
         Ok(())
     }
