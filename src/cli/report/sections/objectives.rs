@@ -41,7 +41,7 @@ fn point(report: &Report) -> Result<Markup> {
         }
         @match pictures::exposure(report)? {
             Some(picture) => {
-                (legend(&[("sky", "worst of the day"), ("blue line", "usual"), ("dashes", "objective")]))
+                (legend(&[("sky", "worst of the day"), ("navy line", "usual"), ("dashes", "objective")]))
                 (picture)
                 (details("Day by day", table(&["Day", "Worst", "Usual"], 1, rows)))
             }
