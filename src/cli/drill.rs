@@ -29,7 +29,7 @@ const ROOM: &str = "/var/tmp";
 /// What may still be under way when the time is over: a pack, a query, the cleaning up.
 const GRACE: Duration = Duration::from_secs(120);
 const MEMORY_MIN: u64 = 16 << 20;
-const TOLD_TO_STOP: &str = "walden: drill: told to stop (hint: Nothing of it is left, and nothing \
+const TOLD_TO_STOP: &str = "walden: drill: told to stop (hint: What it made is removed, and nothing \
                             was written down; run it again.)";
 
 /// Rehearses a recovery: into a private directory, with a server that nobody can reach, up to a
@@ -108,7 +108,7 @@ pub struct Drill {
     #[arg(long, conflicts_with = "extract")]
     keep: bool,
     /// Only remove what earlier drills left behind or kept.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["keep", "random", "seed", "latest", "Point"])]
     sweep: bool,
 }
 
@@ -132,7 +132,7 @@ impl Drill {
     pub fn run(self, app: &App) -> Result<()> {
         let output = app.settings.output;
         if self.sweep {
-            let swept = sweep::sweep(&root(None, app)?, true);
+            let swept = sweep::sweep(&root(self.scratch.as_deref(), app)?, true);
             print!("{}", text::swept(&swept));
             return Ok(());
         }

@@ -205,6 +205,7 @@ impl Restore {
                 settings.config_file.as_deref(),
                 settings.carried(),
             )?,
+            pg_bin: self.pg_bin,
             directory: self.directory,
             wanted: Wanted {
                 target: self.point.target()?,

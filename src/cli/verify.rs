@@ -37,7 +37,7 @@ pub struct Verify {
     /// With --deep, reads only what was stored since: a time with its zone, or how long ago, as -1d.
     #[arg(long, value_name = "TIME", requires = "deep", allow_hyphen_values = true)]
     since: Option<String>,
-    /// This backup only: with those it rests on and the WAL they need.
+    /// This backup only: with those it rests on and the WAL it needs.
     #[arg(long, value_name = "ID", conflicts_with = "timeline")]
     backup: Option<BackupId>,
     /// Only what a recovery to this timeline may read.

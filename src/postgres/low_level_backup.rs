@@ -155,7 +155,7 @@ fn timeline(connection: &mut Connection, sql: &str) -> Result<TimelineId> {
 
 /// `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)` and `START TIMELINE: 1`
 /// (`build_backup_content`, xlogbackup.c).
-fn read_label(label: &str) -> Result<(Lsn, TimelineId)> {
+pub fn read_label(label: &str) -> Result<(Lsn, TimelineId)> {
     let value = |key: &str| label.lines().find_map(|line| line.strip_prefix(key));
     let lsn = value("START WAL LOCATION: ").and_then(|rest| rest.split(' ').next());
     let timeline = value("START TIMELINE: ").and_then(|id| id.trim().parse().ok());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use twox_hash::XxHash3_64;
 
 use crate::codec::{self, Compression, Header, Kind, Origin, Sealer};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +59,15 @@ pub struct ListedSegment {
     pub stored: Timestamp,
     /// Bytes as stored.
     pub size: u64,
+}
+
+/// What is wrong with an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexFault {
+    /// It is passed over, wholly or in part.
+    Useless(String),
+    /// It is believed, and says of this segment other than its header does.
+    Misleading(SegmentName),
 }
 
 /// A log file as the store lists it.
@@ -144,49 +154,42 @@ impl Home {
         Ok(index)
     }
 
-    /// What makes an index useless: damage, or that it is not of the segments that are listed.
-    pub fn index_fault(&self, timeline: TimelineId, log: u32) -> Result<Option<String>> {
+    /// What is wrong with an index, where there is one: `told` are the fingerprints of what the
+    /// headers of segments say now.
+    pub fn index_fault(
+        &self,
+        timeline: TimelineId,
+        log: u32,
+        told: &BTreeMap<SegmentName, u64>,
+    ) -> Result<Option<IndexFault>> {
+        let useless = |what: String| Ok(Some(IndexFault::Useless(what)));
         let sealed = match self.storage.get(&self.index_key(timeline, log)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                return Ok(Some(error.to_string()));
-            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => return useless(error.to_string()),
             sealed => sealed?,
         };
         let stored = match opened(&sealed) {
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Some(error.to_string())),
+            Err(error) if error.kind() == ErrorKind::Corrupt => return useless(error.to_string()),
             stored => stored?,
         };
         let listed = self.listed_log(timeline, log, false)?;
-        let indexed = stored.segments.len();
+        let (indexed, there) = (stored.segments.len(), listed.segments.len());
         let trusted = trusted(stored, &listed);
-        let found = if trusted.len() == indexed && trusted.len() == listed.segments.len() {
-            None
-        } else {
-            let (fits, there) = (trusted.len(), listed.segments.len());
-            Some(format!(
-                "it has {indexed} segments, of which {fits} are as listed; {there} are listed"
-            ))
+        let misleads = |(name, entry): (&SegmentName, &IndexEntry)| {
+            let digest = entry.digest.as_ref()?;
+            let header = told.get(name)?;
+            (fingerprint(Some(digest)) != *header).then_some(*name)
         };
-        Ok(found)
-    }
-
-    /// What an index says of a segment that the object itself does not say; every header is read.
-    pub fn index_lie(&self, timeline: TimelineId, log: u32) -> Result<Option<String>> {
-        let listed = self.listed_log(timeline, log, false)?;
-        let stored = self.index(&listed, &mut LogIndex::default())?;
-        let known = stored.map(|stored| trusted(stored, &listed)).unwrap_or_default();
-        let indexed: Vec<&ListedSegment> =
-            listed.segments.iter().filter(|segment| known.contains_key(&segment.name)).collect();
-        let mut told = indexed.iter().zip(self.headers(&indexed)?);
-        let lie = told.find_map(|(segment, told)| {
-            let told = told.filter(|told| told.fault.is_none())?;
-            let is_same = known.get(&segment.name)?.digest == told.digest;
-            (!is_same).then(|| {
-                format!("what it says of {} is not what that object says of itself", segment.name)
-            })
-        });
-        Ok(lie)
+        if let Some(name) = trusted.iter().find_map(misleads) {
+            return Ok(Some(IndexFault::Misleading(name)));
+        }
+        match trusted.len() == indexed && indexed == there {
+            true => Ok(None),
+            false => {
+                let fits = trusted.len();
+                useless(format!("of its {indexed} segments {fits} are as listed, of {there}"))
+            }
+        }
     }
 
     /// The segments of a timeline that the store lists, log file by log file, from `first_log` on.
@@ -328,6 +331,12 @@ impl Told {
     fn faulty(fault: String) -> Told {
         Told { digest: None, segment_size: None, fault: Some(fault) }
     }
+}
+
+/// Of what a header says of its segment.
+pub fn fingerprint(digest: Option<&Digest>) -> u64 {
+    // A digest always has a JSON form.
+    XxHash3_64::oneshot(&serde_json::to_vec(&digest).unwrap_or_default())
 }
 
 /// The entries of an index that still hold: of segments that are listed with the same size, and of

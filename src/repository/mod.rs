@@ -29,7 +29,7 @@ pub use backup::BackupId;
 pub use backup_facts::BackupFacts;
 pub use cluster::{Claim, ClusterName};
 pub use contents::{Contents, Kept, Object};
-pub use index::{IndexEntry, ListedLog, ListedSegment, LogIndex};
+pub use index::{IndexEntry, IndexFault, ListedLog, ListedSegment, LogIndex};
 pub use manifest::Manifest;
 pub use names::NamesFacts;
 pub use pack_reader::{PackReader, PackSink};

@@ -17,6 +17,9 @@ use walden::postgres::connection::ConnectionOptions;
 use crate::harness::cluster::PORT;
 use crate::harness::{self, Cluster, Scratch, Walden};
 
+/// Rows that the harness, which waits a minute for an answer, asks for at once.
+const PART: u64 = 1_000_000;
+const LONG: Duration = Duration::from_secs(1800);
 /// Of which this machine has pg_dump.
 const MAJOR: MajorVersion = MajorVersion(15);
 
@@ -219,14 +222,16 @@ fn what_a_live_trigger_takes_away_undoes_it_all() {
 fn partitions_come_with_their_whole_and_odd_names_stay() {
     let sql = "CREATE TABLE whole (n int, x text) PARTITION BY RANGE (n); \
         CREATE TABLE low PARTITION OF whole FOR VALUES FROM (0) TO (100); \
-        CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (1000) PARTITION BY LIST (x); \
+        CREATE TABLE high PARTITION OF whole FOR VALUES FROM (100) TO (1000) \
+            PARTITION BY LIST (x); \
         CREATE TABLE high_a PARTITION OF high FOR VALUES IN ('a'); \
         CREATE TABLE high_b PARTITION OF high DEFAULT; \
         CREATE INDEX ON whole (n); \
         INSERT INTO whole SELECT n, chr(97 + n % 3) FROM generate_series(0, 999) n; \
         CREATE SCHEMA \"Odd.\"; \
         CREATE TABLE \"Odd.\".\"a\"\"b.* \\ c\" (\"select\" serial, \"D\" text); \
-        INSERT INTO \"Odd.\".\"a\"\"b.* \\ c\" (\"D\") SELECT md5(n::text) FROM generate_series(1, 50) n";
+        INSERT INTO \"Odd.\".\"a\"\"b.* \\ c\" (\"D\") \
+            SELECT md5(n::text) FROM generate_series(1, 50) n";
     let mut both = Both::new(sql, "SELECT 1");
     let outcome = both.bring_back(both.request(&["whole*", r#""Odd."."a""b.* \ c""#])).unwrap();
     assert_eq!(outcome.tables.len(), 2);
@@ -245,7 +250,8 @@ fn partitions_come_with_their_whole_and_odd_names_stay() {
     assert_eq!(both.live.value("SELECT count(*) FROM pg_inherits"), "16");
 
     both.refuses(both.request(&["hihg"]), "no table hihg");
-    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.twin (); CREATE TABLE twin ()");
+    both.past.sql("CREATE VIEW seen AS SELECT 1; CREATE SCHEMA other");
+    both.past.sql("CREATE TABLE other.twin (); CREATE TABLE twin ()");
     both.refuses(both.request(&["seen"]), "is a view");
     both.live.sql("DROP TABLE whole");
     both.refuses(both.request(&["twin"]), "twin may mean");
@@ -277,21 +283,6 @@ fn into_files_for_pg_restore_for_psql_and_as_csv() {
     assert!(listed.contains("TABLE DATA public orders"), "{listed}");
     assert!(scratch.join("all/public.customers.dump").exists());
     both.refuses(to(&both, &["orders"], "orders.csv"), "is there already");
-}
-
-/// The criterion is 10 million rows: WALDEN_TEST_EXTRACT_ROWS.
-#[test]
-fn rows_with_fields_of_every_length_arrive_as_they_left() {
-    let rows = harness::amount("WALDEN_TEST_EXTRACT_ROWS", 200_000);
-    let sql = format!(
-        "CREATE TABLE big AS SELECT n::bigint AS id, md5(n::text) AS x, n / 7.0 AS y, \
-         now() AS at FROM generate_series(1, {rows}) n; \
-         INSERT INTO big VALUES (0, repeat('long ', 4 << 20)), (-1, NULL)"
-    );
-    let mut both = Both::new(&sql, "SELECT 1");
-    let outcome = both.bring_back(both.request(&["public.big"])).unwrap();
-    assert_eq!(outcome.tables[0].rows, rows + 2);
-    assert_eq!(both.live.value(&sum_of("big")), both.past.value(&sum_of("big")));
 }
 
 /// A live cluster with an archive, from which `orders` of the database `shop` was dropped.
@@ -336,7 +327,7 @@ impl Accident {
     fn audited(&self) -> Vec<serde_json::Value> {
         let home = self.repository.path().join("main").join(self.live.system_identifier());
         let mut entries: Vec<_> = fs::read_dir(home.join("audit")).unwrap().flatten().collect();
-        entries.sort_by_key(std::fs::DirEntry::file_name);
+        entries.sort_by_key(fs::DirEntry::file_name);
         let entries = entries.iter().map(|entry| fs::read(entry.path()).unwrap());
         let entries = entries.map(|json| serde_json::from_slice(&json).unwrap());
         entries.filter(|entry: &serde_json::Value| entry["verb"] == "extract").collect()
@@ -394,4 +385,90 @@ fn an_extraction_that_cannot_be_is_refused_and_leaves_nothing() {
     let failed = accident.audited();
     assert!(failed.iter().all(|entry| entry["outcome"] == "failed"), "{failed:?}");
     assert_eq!(failed.len(), 4);
+}
+
+/// The criterion is 10 million rows: WALDEN_TEST_EXTRACT_ROWS.
+#[test]
+fn many_rows_with_fields_of_every_length_arrive_as_they_left() {
+    let rows = harness::amount("WALDEN_TEST_EXTRACT_ROWS", 200_000);
+    let (repository, drills) = (Scratch::new(), Scratch::new());
+    let url = format!("file://{}", repository.path().display());
+    let live = Cluster::builder(MAJOR).segment_size_mib(16).archive_to(url, "main").start();
+    live.sql("CREATE TABLE big (id bigint, x text, y numeric, at timestamptz)");
+    for first in (1..=rows).step_by(PART as usize) {
+        let last = rows.min(first + PART - 1);
+        live.sql(&format!(
+            "INSERT INTO big SELECT n, md5(n::text), n / 7.0, now() FROM \
+             generate_series({first}, {last}) n"
+        ));
+    }
+    live.sql("ALTER TABLE big ADD PRIMARY KEY (id)");
+    live.walden().arg("backup").timeout(LONG).run().succeeds();
+    // Longer than any message that is held in memory as a whole.
+    live.sql("ALTER TABLE big ALTER x SET STORAGE EXTERNAL");
+    live.sql("INSERT INTO big VALUES (0, repeat('long ', 14 << 20)), (-1, NULL)");
+    live.sql("DELETE FROM big WHERE id % 1000 = 0 AND id > 0");
+    let sums = || -> Vec<String> {
+        let parts = (0..=rows).step_by(PART as usize);
+        parts
+            .map(|first| {
+                let part = format!(
+                    "(SELECT * FROM big WHERE id BETWEEN {first} - 1 AND {first} + {PART})"
+                );
+                live.value(&sum_of(&part))
+            })
+            .collect()
+    };
+    let before = sums();
+    let lsn = live.value("SELECT pg_current_wal_insert_lsn()");
+    live.sql("DROP TABLE big");
+    live.archive_everything();
+    let bin = harness::installation(MAJOR).bin;
+    let extract = live.walden().args(["drill", "--extract", "big", "--into", "dbname=postgres"]);
+    let extract = extract.args(["--target-lsn", &lsn, "--target-exclusive"]).arg("--scratch");
+    let output = extract.arg(drills.path()).arg("--pg-bin").arg(bin).timeout(LONG).run();
+    println!("{}", output.succeeds().stdout);
+    assert_eq!(sums(), before);
+    assert_eq!(
+        live.value("SELECT conname FROM pg_constraint WHERE conrelid = 'big'::regclass"),
+        "big_pkey"
+    );
+}
+
+#[test]
+fn told_to_stop_it_leaves_the_live_database_as_it_was() {
+    let accident = Accident::new();
+    accident.shop("CREATE SCHEMA later; SELECT 1");
+    let words = ["--target-name", "before", "--into", "dbname=shop", "--into-schema", "later"];
+    let blocked = accident.live.session("shop");
+    let mut blocked = blocked.unwrap();
+    blocked.query("BEGIN; CREATE TABLE later.orders ()").unwrap();
+    let mut running = accident.extract(&["orders"]).args(words).spawn();
+    let waits = "EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'walden extract' \
+                 AND wait_event_type = 'Lock')";
+    accident.live.wait_until(waits);
+    running.terminate();
+    running.wait().exits(75);
+    accident.live.wait_until(&format!("NOT {waits}"));
+    blocked.query("ROLLBACK").unwrap();
+    let gone = "NOT EXISTS (SELECT FROM pg_stat_activity \
+                WHERE application_name = 'walden extract')";
+    accident.live.wait_until(gone);
+    assert_eq!(accident.shop("SELECT to_regclass('later.orders') IS NULL"), "t");
+    assert_eq!(fs::read_dir(accident.drills.path()).unwrap().count(), 0, "nothing is left");
+}
+
+/// What was prepared by then holds its locks still, and is not part of the past.
+#[test]
+fn a_table_that_a_prepared_transaction_has_locked_comes_back() {
+    let mut both = Both::new("CREATE TABLE t AS SELECT 1 AS n", "SELECT 1");
+    both.past.configure("max_prepared_transactions", "5");
+    both.past.stop();
+    both.past.start_again();
+    let mut session = both.past.session("postgres").unwrap();
+    session.query("BEGIN; DROP TABLE t").unwrap();
+    session.query("PREPARE TRANSACTION 'the drop'").unwrap();
+    let outcome = both.bring_back(both.request(&["t"])).unwrap();
+    assert!(outcome.notes.iter().any(|note| note.ends_with("the drop.")), "{:?}", outcome.notes);
+    assert_eq!(both.live.value("SELECT n FROM t"), "1");
 }

@@ -231,6 +231,11 @@ fn the_printed_lines_bring_back_every_row_and_keep_what_others_committed() {
 
     let dropped = event(&found, "drop", "postgres.public.lines");
     assert_eq!(dropped["commit_lsn"], dropped["restore_lsn"]);
+    let line = dropped["extract"].as_str().unwrap();
+    let target =
+        format!("--target-lsn {} --target-exclusive", dropped["restore_lsn"].as_str().unwrap());
+    assert!(line.starts_with("walden drill --extract postgres.public.lines "), "{line}");
+    assert!(line.contains(&target) && line.ends_with("--into <conninfo>"), "{line}");
     let line = dropped["restore"].as_str().unwrap();
     let restored = site.carry_out(line, &place.join("restored"));
     restored.wait_until("NOT pg_is_in_recovery()");

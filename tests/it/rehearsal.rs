@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use walden::host::privileges;
 
 use crate::harness::books::{self, AGREEMENT, Clerks, Entries};
 use crate::harness::cluster::within;
@@ -112,7 +113,7 @@ fn drills_of_random_commits_reach_them_and_the_rows_are_those_of_the_books() {
         let (place, seed) = (Scratch::new(), random.u32(..));
         let checks = place.join("checks.sql");
         fs::write(&checks, format!("{AGREEMENT};\n")).unwrap();
-        let drill = source.drill(place.path());
+        let drill = source.drill(place.path()).arg("--sql").arg(&checks);
         let drill = drill.args(["--random", "--seed", &seed.to_string()]);
         // Every other one stays, to be asked what it could not know before.
         let is_kept = round % 2 == 0;
@@ -123,7 +124,7 @@ fn drills_of_random_commits_reach_them_and_the_rows_are_those_of_the_books() {
         let record = json(&output);
         assert_eq!(record["verdict"], "passed", "seed {seed}: {record:#}");
         expect_check(&record, "target");
-        // expect_check(&record, "sql");
+        expect_check(&record, "sql");
         if is_kept {
             let kept = Kept::of(&record);
             expect_commit(&source.entries, &record, &kept);
@@ -186,7 +187,11 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        let stopped = Command::new("sh").args(["-c", &self.stop]).output();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &self.stop]).current_dir("/");
+        // PostgreSQL's programs refuse to work for root.
+        let user = privileges::server_user().unwrap();
+        let stopped = privileges::run_as(&mut shell, user.as_ref()).output();
         let _ = fs::remove_dir_all(&self.directory);
         if !thread::panicking() {
             assert!(stopped.is_ok_and(|output| output.status.success()), "{}", self.stop);

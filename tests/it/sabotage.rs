@@ -4,6 +4,7 @@
 //! A wrong key is not among them: nothing is encrypted yet.
 
 mod backup_ways;
+mod drills;
 mod expected;
 mod healthy;
 mod index_ways;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use walden::postgres::MajorVersion;
 
 use crate::harness::site::files_below;
-use crate::harness::{Cluster, Scratch};
+use crate::harness::{Cluster, Scratch, Walden};
 
 /// A full backup, one that rests on it, and WAL with a commit in every segment.
 struct Kept {
@@ -39,10 +39,6 @@ impl Kept {
         Kept { cluster, repository, backups }
     }
 
-    fn home(&self) -> PathBuf {
-        self.repository.path().join("main").join(self.cluster.system_identifier())
-    }
-
     fn verify(&self, words: &[&str], code: i32) -> Value {
         let output = self.cluster.walden().args(["verify", "--json"]).args(words).run().exits(code);
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output}"))
@@ -68,18 +64,156 @@ fn what_nobody_touched_is_sound() {
     }
 }
 
-/// Files below `folder` whose path has this in it.
-fn with(folder: &Path, part: &str) -> Vec<PathBuf> {
+/// One way to damage a repository, and what must be said of it.
+struct Harm {
+    name: &'static str,
+    /// What it does to the home of the cluster; the file that the finding names.
+    harm: fn(&Kept, &Path) -> PathBuf,
+    needs_deep: bool,
+    what: &'static str,
+    consequence: &'static str,
+}
+
+const HARMS: &[Harm] = &[
+    Harm {
+        name: "a pack that is gone",
+        harm: |kept, home| remove(&only(home, &format!("{}/data-00000", kept.backups[0]))),
+        needs_deep: false,
+        what: "missing",
+        consequence: "cannot be restored, nor",
+    },
+    Harm {
+        name: "a pack that was cut short",
+        harm: |kept, home| cut(&only(home, &format!("{}/data-00000", kept.backups[1]))),
+        needs_deep: false,
+        what: "where its manifest says",
+        consequence: "recovery to any time there was still works from older backups",
+    },
+    Harm {
+        name: "a bit of a pack",
+        harm: |kept, home| flip(&only(home, &format!("{}/data-00000", kept.backups[1])), 9000),
+        needs_deep: true,
+        what: "data-00000.tar.zst",
+        consequence: "cannot be restored; recovery to any time",
+    },
+    Harm {
+        name: "a manifest that is damaged",
+        harm: |kept, home| flip(&only(home, &format!("{}/manifest", kept.backups[0])), 200),
+        needs_deep: false,
+        what: "open main/",
+        consequence: "cannot be restored, nor",
+    },
+    Harm {
+        name: "checksums of chunks that are gone",
+        harm: |kept, home| remove(&only(home, &format!("{}/sums.zst", kept.backups[0]))),
+        needs_deep: false,
+        what: "missing",
+        consequence: "into a new one it works",
+    },
+    Harm {
+        name: "a segment that is gone",
+        harm: |_, home| remove(&segments(home)[4]),
+        needs_deep: false,
+        what: "missing",
+        consequence: "recovery into 20",
+    },
+    Harm {
+        name: "a bit of a segment",
+        harm: |_, home| flip(&segments(home)[4], 60),
+        needs_deep: true,
+        what: "open main/",
+        consequence: "recovery into 20",
+    },
+    Harm {
+        name: "two segments exchanged",
+        harm: |_, home| {
+            let segments = segments(home);
+            let (one, other) = (fs::read(&segments[3]).unwrap(), fs::read(&segments[4]).unwrap());
+            fs::write(&segments[3], other).unwrap();
+            fs::write(&segments[4], one).unwrap();
+            segments[3].clone()
+        },
+        needs_deep: false,
+        what: "holds 0000000100000000",
+        consequence: "recovery into 20",
+    },
+    Harm {
+        name: "the proof of the place",
+        harm: |_, home| remove(&home.join("cluster.json")),
+        needs_deep: false,
+        what: "is not there",
+        consequence: "fetch does not say that a file is absent",
+    },
+];
+
+#[test]
+fn every_harm_is_named_with_what_it_costs() {
+    let kept = Kept::up(17, "local");
+    for Harm { name, harm, needs_deep, what, consequence } in HARMS {
+        let copy = Scratch::new();
+        let place = copy.path().join("copy");
+        copy_tree(kept.repository.path(), &place);
+        let harmed = harm(&kept, &place.join("main").join(kept.cluster.system_identifier()));
+        let url = format!("file://{}", place.display());
+        let verify = |words: &[&str], code: i32| {
+            let walden = Walden::new().repository(&url).cluster("main");
+            let output = walden.args(["verify", "--json"]).args(words).run().exits(code);
+            serde_json::from_str::<Value>(&output.stdout).unwrap()
+        };
+        verify(&[], if *needs_deep { 0 } else { 5 });
+        let report = verify(&["--deep"], 5);
+        let key = harmed.strip_prefix(&place).unwrap().to_str().unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let found = findings.iter().find(|finding| {
+            let says = |key: &str, text: &str| finding[key].as_str().unwrap().contains(text);
+            finding["severity"] == "damage"
+                && finding["object"] == key
+                && (says("what", what) || says("object", what))
+                && says("consequence", consequence)
+        });
+        assert!(found.is_some(), "{name}: {key}\n{report:#}");
+        assert!(!found.unwrap()["advice"].as_str().unwrap().is_empty());
+    }
+}
+
+/// The one file below `folder` whose path has this in it.
+fn only(folder: &Path, part: &str) -> PathBuf {
     let mut files = files_below(folder);
     files.retain(|file| file.to_string_lossy().contains(part));
+    assert_eq!(files.len(), 1, "{part}: {files:?}");
+    files.remove(0)
+}
+
+fn segments(home: &Path) -> Vec<PathBuf> {
+    let mut files = files_below(&home.join("wal"));
+    files.retain(|file| file.file_name().unwrap().len() == 28);
     files.sort();
-    assert!(!files.is_empty(), "{part}");
     files
 }
 
-fn flip(path: &Path, from_end: usize) {
+fn remove(path: &Path) -> PathBuf {
+    fs::remove_file(path).unwrap();
+    path.to_owned()
+}
+
+fn cut(path: &Path) -> PathBuf {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    path.to_owned()
+}
+
+fn flip(path: &Path, from_end: usize) -> PathBuf {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes.len() - from_end;
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
+    path.to_owned()
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for file in files_below(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&file, target).unwrap();
+    }
 }

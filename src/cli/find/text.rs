@@ -44,6 +44,9 @@ fn told(event: &Event, local: &TimeZone) -> String {
             },
         );
     }
+    if let Some(extract) = &event.extract {
+        line("extract", extract.clone());
+    }
     if let Some(note) = &event.note {
         line("note", note.clone());
     }

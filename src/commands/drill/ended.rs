@@ -175,12 +175,41 @@ impl Expected<'_> {
             };
         };
         let what = format!("transaction {}, {}, is committed", commit.xid, commit.time);
-        match status(server, commit.xid) {
-            Ok(status) => check(what, status == "committed", status),
+        let answer = self.record_differs(&commit).and_then(|differs| match differs {
+            Some(differs) => Ok((false, differs)),
+            None => status(server, commit.xid).map(|status| (status == "committed", status)),
+        });
+        match answer {
+            Ok((is_right, answer)) => check(what, is_right, answer),
             Err(error) => {
                 Check { verdict: Verdict::Incomplete, ..check(what, true, error.to_string()) }
             }
         }
+    }
+
+    /// What the commit's own record says, where that is not what the digest of its segment says.
+    fn record_differs(&self, commit: &TransactionEnd) -> Result<Option<String>> {
+        let size = self.decision.backup.wal_segment_size;
+        let segment = self.decision.path.segment(commit.lsn, size);
+        let segments = &self.decision.segments;
+        let at = segments.iter().position(|known| *known == segment);
+        let before = at.and_then(|at| segments.get(at.checked_sub(1)?)).copied();
+        // A record across two segments belongs to the digest of the second one.
+        let next = at.and_then(|at| segments.get(at + 1)).copied();
+        let records = WalRecords::new(self.home);
+        let mut found = records.records(segment, before)?.endings.clone();
+        if let Some(next) = next.filter(|_| !found.iter().any(|it| it.at.lsn == commit.lsn)) {
+            found.extend(records.records(next, Some(segment))?.endings.iter().cloned());
+        }
+        let record = found.iter().find(|ending| ending.at.lsn == commit.lsn);
+        Ok(match record {
+            Some(record) if record.is_commit && record.at == *commit => None,
+            Some(record) => Some(format!(
+                "the record at {} in {segment} is of transaction {}, {}: its digest lies",
+                commit.lsn, record.at.xid, record.at.time
+            )),
+            None => Some(format!("no transaction ends at {} in {segment}", commit.lsn)),
+        })
     }
 
     fn has_digests(&self) -> bool {
@@ -210,7 +239,7 @@ impl Expected<'_> {
             let before = at.checked_sub(1).and_then(|before| segments.get(before)).copied();
             let read = records.records(*segment, before)?;
             let endings = read.endings.iter().map(|ending| ending.at);
-            if let Some(last) = endings.filter(counts).last() {
+            if let Some(last) = endings.rev().find(counts) {
                 return Ok(Some(last));
             }
         }
@@ -220,8 +249,9 @@ impl Expected<'_> {
 
 /// Whether the record at `next` is the one after `end`.
 fn is_next(end: Lsn, next: Lsn) -> bool {
-    let is_on_a_new_page =
-        end.0 % PAGE_BYTES_MIN == 0 && end.0 < next.0 && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
+    let is_on_a_new_page = end.0.is_multiple_of(PAGE_BYTES_MIN)
+        && end.0 < next.0
+        && next.0 - end.0 <= PAGE_HEADER_BYTES_MAX;
     end == next || is_on_a_new_page
 }
 

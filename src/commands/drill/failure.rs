@@ -1,6 +1,7 @@
 //! What a failure means: that recovery does not work, or that nobody knows.
 
 use crate::catalog::Decision;
+use crate::commands::archive::fetch::rehearsal::REFUSED;
 use crate::commands::drill::stages::Stuck;
 use crate::commands::restore::check_wal::check_wal;
 use crate::error::{Error, ErrorKind};
@@ -52,7 +53,8 @@ impl Finding {
 /// A recovery that did not get to its end: the WAL is read record by record, to name what is wrong
 /// with it.
 pub fn explain(stuck: Stuck, home: &Home, decision: &Decision) -> Finding {
-    if matches!(stuck.error.kind(), ErrorKind::CouldNotCheck | ErrorKind::Full) {
+    let is_refused = stuck.fetch.as_deref().is_some_and(|line| line.contains(REFUSED));
+    if matches!(stuck.error.kind(), ErrorKind::CouldNotCheck | ErrorKind::Full) || is_refused {
         return Finding::open(stuck.error);
     }
     let said = stuck.error.to_string();
@@ -65,9 +67,29 @@ pub fn explain(stuck: Stuck, home: &Home, decision: &Decision) -> Finding {
             Error::new(ErrorKind::Server, format!("{said}; fetch says: {fetch}"))
                 .hint("Can the server's user read walden's configuration, credentials, store?"),
         ),
-        None if stuck.replayed => Finding::wrong(stuck.error),
-        None => Finding::open(stuck.error),
+        None if is_about_wal(&stuck) => Finding::wrong(stuck.error),
+        None => Finding::open(stuck.error.hint(
+            "Its WAL is whole: look at this host's memory and disk, and at --allow-preload.",
+        )),
     }
+}
+
+/// Whether what ended the server says that this backup and its WAL do not go together. This host,
+/// and what the drill itself keeps away, are no fault of theirs.
+fn is_about_wal(stuck: &Stuck) -> bool {
+    let of_this_host = [
+        "out of memory",
+        "No space left on device",
+        "could not map",
+        "could not fork",
+        "Cannot allocate memory",
+        "Too many open files",
+        // An extension's WAL, and its library was not loaded (`GetRmgr`, xlog_internal.h).
+        "resource manager with ID",
+        "could not access file",
+    ];
+    let is_of_host = |line: &str| of_this_host.iter().any(|words| line.contains(words));
+    stuck.replayed && stuck.fatal.as_deref().is_some_and(|line| !is_of_host(line))
 }
 
 /// What is wrong with the WAL or the history files on the way.

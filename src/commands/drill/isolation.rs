@@ -54,6 +54,22 @@ pub fn settings(scratch: &Scratch) -> Vec<(String, String)> {
     vec![("config_file".to_owned(), file.display().to_string())]
 }
 
+/// The libraries that the source's server preloads, by the files of the data directory; the last
+/// word counts.
+pub fn preloaded(pgdata: &Path) -> Vec<String> {
+    let text = |name: &str| fs::read(pgdata.join(name)).unwrap_or_default();
+    let files = [text("postgresql.conf"), text(AUTO_CONF)].concat();
+    let files = String::from_utf8_lossy(&files);
+    let mut values = files.lines().filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let is_it = name.trim().eq_ignore_ascii_case("shared_preload_libraries");
+        is_it.then(|| value.split('#').next().unwrap_or_default().trim().trim_matches('\''))
+    });
+    let names =
+        values.next_back().unwrap_or_default().split(',').map(|name| name.trim().trim_matches('"'));
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn make(folder: &Path, user: Option<&User>) -> Result<()> {
     let made = fs::DirBuilder::new().mode(0o700).create(folder);
     made.map_err(|error| {
@@ -152,4 +168,26 @@ const FIXED: [(&str, &str); 44] = [
 fn max_prepared_transactions(pgdata: &Path) -> Result<u64> {
     let setting = ControlFile::read(pgdata)?.max_prepared_transactions;
     Ok(setting.map_or(PREPARED_MIN, u64::from).max(PREPARED_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::preloaded;
+
+    #[test]
+    fn the_last_word_says_what_is_preloaded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(scratch.path().join(name), text).unwrap();
+        assert!(preloaded(scratch.path()).is_empty());
+        write("postgresql.conf", "#shared_preload_libraries = 'x'\nport = 1\n");
+        assert!(preloaded(scratch.path()).is_empty());
+        write("postgresql.conf", "shared_preload_libraries = 'a, \"b\"' # why\n");
+        assert_eq!(preloaded(scratch.path()), ["a", "b"]);
+        write("postgresql.auto.conf", "shared_preload_libraries = 'timescaledb'\n");
+        assert_eq!(preloaded(scratch.path()), ["timescaledb"]);
+        write("postgresql.auto.conf", "shared_preload_libraries = ''\n");
+        assert!(preloaded(scratch.path()).is_empty());
+    }
 }

@@ -103,7 +103,14 @@ pub fn run(app: &App, request: &Request, ask: Ask<'_>, progress: &Progress) -> R
 fn find(app: &App, request: &Request) -> Result<(Repository, Home)> {
     let repository = app.repository(Retries::PerCall(RETRY_FOR.min(request.timeout)))?;
     let backup = request.backup.as_deref().map(str::parse).transpose()?;
-    let home = survey::find_home(&repository, request.system_identifier, backup.as_ref())?;
+    let asked = request.system_identifier;
+    let home = match survey::find_home(&repository, asked, backup.as_ref()) {
+        // A cluster that archives and has no backup cannot be recovered: that is an answer.
+        Err(error) if error.kind() == ErrorKind::Refused && backup.is_none() => {
+            survey::find_archive(&repository, asked).map_err(|_| error)?
+        }
+        found => found?,
+    };
     Ok((repository, home))
 }
 

@@ -36,9 +36,6 @@ pub struct Point {
     pub notes: Vec<String>,
 }
 
-/// Segments whose commits cannot be drawn after all, before the draw is given up.
-const DRAWS_MAX: usize = 1000;
-
 pub fn choose(home: &Home, survey: &Survey, request: &Request) -> Result<Point> {
     match &request.wish {
         Wish::Target(target) => Ok(Point {
@@ -83,7 +80,8 @@ fn wanted(request: &Request, target: Target, timeline: TargetTimeline) -> Wanted
 fn draw(home: &Home, survey: &Survey, request: &Request, seed: u32) -> Result<Point> {
     let (window, mut notes) = window(survey, request)?;
     let timeline = window.timeline;
-    let mut lots = Lots::of(survey, &window, earliest(survey, request))?;
+    let records = WalRecords::new(home);
+    let lots = Lots::of(survey, &window, earliest(survey, request), &records)?;
     if lots.unknown > 0 {
         notes.push(format!(
             "{} segments have no digest: their commits could not be drawn.",
@@ -91,27 +89,23 @@ fn draw(home: &Home, survey: &Survey, request: &Request, seed: u32) -> Result<Po
         ));
     }
     let mut random = fastrand::Rng::with_seed(u64::from(seed));
-    let records = WalRecords::new(home);
-    for _ in 0..DRAWS_MAX {
-        let Some((lot, number)) = lots.draw(&mut random) else { break };
-        let read = records.records(lot.segment, lot.before)?;
-        let commits = read.endings.iter().filter(|ending| ending.is_commit);
-        let commits: Vec<TransactionEnd> = commits.map(|ending| ending.at).collect();
-        let holds = |end: &&TransactionEnd| (lot.from..lot.to).contains(&end.lsn);
-        if !commits.iter().any(|end| holds(&end)) {
-            lots.take_out(lot.segment);
-            continue;
-        }
-        // What lies outside of the window is drawn again, so that the others keep their chances.
+    if let Some((lot, number)) = lots.draw(&mut random) {
+        let commits = lot.commits(&records)?;
         let at = usize::try_from(number).unwrap_or(usize::MAX);
-        let Some(commit) = commits.get(at).filter(holds) else { continue };
+        let commit = commits.get(at).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("{} has fewer commits than it says", lot.segment),
+            )
+            .hint("Its digest is not of its content: walden verify --deep says more.")
+        })?;
         let target = Target::Lsn(commit.lsn);
         let wanted = wanted(request, target, TargetTimeline::Number(timeline));
         let wanted = Wanted { exclusive: false, ..wanted };
         return Ok(Point { wanted, mode: "random", seed: Some(seed), notes });
     }
     notes.push(
-        "Nothing was committed since the oldest backup: the end of the archive is rehearsed."
+        "No commit is known since the oldest backup: the end of the archive is rehearsed."
             .to_owned(),
     );
     let wanted = wanted(request, Target::Latest, TargetTimeline::Number(timeline));
@@ -163,6 +157,15 @@ struct Lot {
     to: Lsn,
 }
 
+impl Lot {
+    fn commits(&self, records: &WalRecords<'_>) -> Result<Vec<TransactionEnd>> {
+        let read = records.records(self.segment, self.before)?;
+        let commits = read.endings.iter().filter(|ending| ending.is_commit);
+        let holds = |end: &TransactionEnd| (self.from..self.to).contains(&end.lsn);
+        Ok(commits.map(|ending| ending.at).filter(holds).collect())
+    }
+}
+
 #[derive(Debug, Default)]
 struct Lots {
     /// By how many commits come before it.
@@ -172,36 +175,44 @@ struct Lots {
 }
 
 impl Lots {
-    fn of(survey: &Survey, timeline: &TimelineWindow, earliest: Lsn) -> Result<Lots> {
+    fn of(
+        survey: &Survey,
+        timeline: &TimelineWindow,
+        earliest: Lsn,
+        records: &WalRecords<'_>,
+    ) -> Result<Lots> {
         let mut lots = Lots::default();
         for window in &timeline.windows {
             let earliest_lsn = window.earliest_lsn.max(earliest);
-            lots.add(survey, timeline.timeline, &Window { earliest_lsn, ..window.clone() })?;
+            let window = Window { earliest_lsn, ..window.clone() };
+            if earliest_lsn < window.run.cover {
+                lots.add(survey, timeline.timeline, &window, records)?;
+            }
         }
         Ok(lots)
     }
 
-    fn add(&mut self, survey: &Survey, timeline: TimelineId, window: &Window) -> Result<()> {
-        if window.earliest_lsn >= window.run.cover {
-            return Ok(());
-        }
+    fn add(
+        &mut self,
+        survey: &Survey,
+        timeline: TimelineId,
+        window: &Window,
+        records: &WalRecords<'_>,
+    ) -> Result<()> {
         let path = survey.tree.path(timeline)?;
         let size = u64::from(survey.inventory.segment_size);
-        let mut start = window.earliest_lsn.0 - window.earliest_lsn.0 % size;
+        let (from, to) = (window.earliest_lsn, window.run.cover);
+        let mut start = from.0 - from.0 % size;
         let mut before = None;
-        while start < window.run.cover.0 {
+        while start < to.0 {
             let segment = path.segment(Lsn(start), survey.inventory.segment_size);
+            let lot = Lot { segment, before, from, to };
             match survey.inventory.segments.get(&segment).and_then(|known| known.wal) {
-                Some(wal) => {
-                    let (from, to) = (window.earliest_lsn, window.run.cover);
-                    let lot = Lot { segment, before, from, to };
-                    // What opens it may be one more.
-                    let commits = u64::from(wal.commits) + u64::from(wal.opens_unknown);
-                    if commits > 0 {
-                        self.lots.insert(self.commits, lot);
-                        self.commits += commits;
-                    }
+                // Of a segment that is not all in the window the digest says too much.
+                Some(wal) if start < from.0 || start + size > to.0 || wal.opens_unknown => {
+                    self.push(lot, lot.commits(records)?.len() as u64);
                 }
+                Some(wal) => self.push(lot, u64::from(wal.commits)),
                 None => self.unknown += 1,
             }
             before = Some(segment);
@@ -210,25 +221,49 @@ impl Lots {
         Ok(())
     }
 
-    /// A segment, and which of its commits.
-    fn draw(&self, random: &mut fastrand::Rng) -> Option<(Lot, u64)> {
-        if self.commits == 0 || self.lots.is_empty() {
-            return None;
-        }
-        loop {
-            let number = random.u64(..self.commits);
-            let (first, lot) = self.lots.range(..=number).next_back()?;
-            if lot.from < lot.to {
-                return Some((*lot, number - first));
-            }
+    fn push(&mut self, lot: Lot, commits: u64) {
+        if commits > 0 {
+            self.lots.insert(self.commits, lot);
+            self.commits += commits;
         }
     }
 
-    /// Nothing of it is drawn any more.
-    fn take_out(&mut self, segment: SegmentName) {
-        for lot in self.lots.values_mut().filter(|lot| lot.segment == segment) {
-            lot.to = lot.from;
+    /// A segment, and which of its commits.
+    fn draw(&self, random: &mut fastrand::Rng) -> Option<(&Lot, u64)> {
+        let number = (self.commits > 0).then(|| random.u64(..self.commits))?;
+        let (first, lot) = self.lots.range(..=number).next_back()?;
+        Some((lot, number - first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lot, Lots};
+    use crate::postgres::{Lsn, SegmentName};
+
+    #[test]
+    fn every_commit_has_the_same_chance() {
+        let lot = |name: &str| Lot {
+            segment: SegmentName::parse(name).unwrap(),
+            before: None,
+            from: Lsn(0),
+            to: Lsn(1),
+        };
+        let names = ["000000010000000000000001", "000000010000000000000002"];
+        let mut lots = Lots::default();
+        lots.push(lot(names[0]), 1);
+        lots.push(lot("000000010000000000000003"), 0);
+        lots.push(lot(names[1]), 3);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut drawn = std::collections::BTreeMap::new();
+        for _ in 0..4000 {
+            let (lot, number) = lots.draw(&mut random).unwrap();
+            *drawn.entry((lot.segment.to_string(), number)).or_insert(0) += 1;
         }
-        self.lots.values().all(|lot| lot.from >= lot.to).then(|| self.lots.clear());
+        let first = (names[0].to_owned(), 0);
+        assert_eq!(drawn.len(), 4, "{drawn:?}");
+        assert!(drawn.values().all(|times| (800..1200).contains(times)), "{drawn:?}");
+        assert!(drawn.contains_key(&first));
+        assert!(Lots::default().draw(&mut random).is_none());
     }
 }

@@ -1,6 +1,10 @@
 //! One drill from the choice of its point to the last answer, each step noted in its record.
 
-use std::time::Instant;
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 use crate::catalog::{Decision, Target, TargetAction};
 use crate::commands::drill::checks::Answers;
@@ -8,6 +12,7 @@ use crate::commands::drill::ended::{Ended, Expected};
 use crate::commands::drill::failure::{self, Finding};
 use crate::commands::drill::guard::Guard;
 use crate::commands::drill::isolation::{self, Limits};
+use crate::commands::drill::moments::Moments;
 use crate::commands::drill::point;
 use crate::commands::drill::record::{self, elapsed_ms};
 use crate::commands::drill::recovered::Recovered;
@@ -30,7 +35,7 @@ use crate::repository::{Home, Repository};
 
 const STATE_VARIABLE: &str = "WALDEN_STATE_DIR";
 /// What is thrown away needs no checkpoint.
-const STOP: std::time::Duration = std::time::Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(20);
 
 pub struct Rehearsal<'a> {
     pub app: &'a App,
@@ -50,6 +55,16 @@ pub enum Purpose {
     /// For some of what is in it, which must not be taken from another point: of this database, if
     /// it is known and the backup has it, else of all.
     Tables { database: Option<String> },
+}
+
+/// What the steps after the choice work with.
+struct Means<'a> {
+    survey: &'a Survey,
+    installation: &'a Installation,
+    ask: Ask<'a>,
+    progress: &'a Progress,
+    /// When the choice began.
+    begun: Timestamp,
 }
 
 type Step<T> = std::result::Result<T, Finding>;
@@ -75,39 +90,43 @@ impl Rehearsal<'_> {
     }
 
     fn rehearse(&mut self, ask: Ask<'_>, progress: &Progress) -> Step<()> {
-        let swept = sweep::sweep(&self.request.root, false);
-        let left = swept.removed.iter();
-        let swept_note = |left: &std::path::PathBuf| {
-            format!(
-                "{} was left behind by a drill that was killed, and was removed.",
-                left.display()
-            )
-        };
-        self.record.notes.extend(left.map(swept_note));
-        self.record.notes.extend(swept.failed);
+        self.sweep();
+        let begun = clock::now();
         let survey = survey::survey(&self.home, &Memory::none()).map_err(Finding::of_repository)?;
         let decision = self.decide(&survey)?;
         let chain = restore::load_chain(&self.home, &decision).map_err(Finding::of_repository)?;
         let installation = self.installation(chain.newest()).map_err(Finding::open)?;
         let user = self.user().map_err(Finding::open)?;
+        let place = Scratch::place(&self.request.root, &self.record.id);
+        destination::refuse_dangerous(&place, &self.repository.url()).map_err(Finding::open)?;
         // Posted first: whenever we are killed from here on, it removes what is there.
-        let guard = Guard::post(&Scratch::place(&self.request.root, &self.record.id));
-        let guard = guard.map_err(Finding::open)?;
+        let guard = Guard::post(&place).map_err(Finding::open)?;
         let scratch = Scratch::make(&self.request.root, &self.record.id, user);
         let scratch = scratch.map_err(Finding::open)?;
-        let notes = survey.notes.clone();
-        let decided = Decided { home: self.home.clone(), chain, decision, notes };
-        let outcome = self.recover(&scratch, decided, &survey, &installation, (ask, progress));
+        let decided = Decided { home: self.home.clone(), chain, decision, notes: Vec::new() };
+        let (survey, installation) = (&survey, &installation);
+        let means = Means { survey, installation, ask, progress, begun };
+        let outcome = self.recover(&scratch, decided, &means);
         let outcome = match outcome {
-            Ok(come) if self.request.keep => self.keep(scratch, come),
+            Ok((come, server)) if self.request.keep => self.keep(scratch, come, &server),
             outcome => {
-                let removed = outcome.map(|come| self.stop(come));
+                let removed = outcome.map(|(come, _)| self.stop(come));
                 self.clear(scratch);
                 removed
             }
         };
         guard.dismiss();
         outcome
+    }
+
+    fn sweep(&mut self) {
+        let swept = sweep::sweep(&self.request.root, false);
+        let removed = swept.removed.iter().map(|directory| {
+            let directory = directory.display();
+            format!("{directory} was left behind by a drill that was killed, and was removed.")
+        });
+        self.record.notes.extend(removed);
+        self.record.notes.extend(swept.failed);
     }
 
     fn decide(&mut self, survey: &Survey) -> Step<Decision> {
@@ -172,15 +191,15 @@ impl Rehearsal<'_> {
         &mut self,
         scratch: &Scratch,
         decided: Decided,
-        survey: &Survey,
-        installation: &Installation,
-        (ask, progress): (Ask<'_>, &Progress),
-    ) -> Step<Come> {
+        means: &Means<'_>,
+    ) -> Step<(Come, Recovered)> {
+        let Means { installation, progress, .. } = means;
         let prepared = self.prepare(scratch, decided).map_err(Finding::of_host)?;
         self.record.plan = Some(record::plan(&prepared).map_err(Finding::open)?);
-        self.record.notes.extend(prepared.plan.notes.iter().cloned());
+        self.record.notes.extend(prepared.decision.notes.iter().cloned());
+        self.record.notes.extend(means.survey.notes.iter().cloned());
         let chosen = clock::now();
-        self.record.timings.choose_ms = Some(elapsed_ms(self.record.began, chosen));
+        self.record.timings.choose_ms = Some(elapsed_ms(means.begun, chosen));
         progress.enter("restoring");
         progress.expect(prepared.stream_bytes());
         let placed = prepared.carry_out(&|bytes| {
@@ -190,9 +209,22 @@ impl Rehearsal<'_> {
         placed.map_err(Finding::of_host)?;
         self.configure(scratch, &prepared, installation).map_err(Finding::open)?;
         self.record.timings.fetch_ms = Some(elapsed_ms(chosen, clock::now()));
+        let come = self.replay(scratch, &prepared, means)?;
+        progress.enter("asking");
+        let server = self.question(&come, &prepared, means)?;
+        Ok((come, server))
+    }
+
+    fn replay(&mut self, scratch: &Scratch, prepared: &Prepared, means: &Means<'_>) -> Step<Come> {
+        let (progress, last) = (means.progress, RefCell::new(String::new()));
         progress.enter("replaying");
-        let launch = stages::launch(scratch, installation);
-        let told = |file: &str| progress.enter(format!("replaying {file}"));
+        let told = |file: &str| {
+            if *last.borrow() != file {
+                progress.enter(format!("replaying {file}"));
+                file.clone_into(&mut last.borrow_mut());
+            }
+        };
+        let launch = stages::launch(scratch, means.installation);
         let come = match stages::recover(launch, self.deadline, &told) {
             Ok(come) => come,
             Err(stuck) => {
@@ -201,8 +233,12 @@ impl Rehearsal<'_> {
             }
         };
         self.note_moments(&come.moments, come.started);
-        progress.enter("asking");
-        self.question(&come, &prepared, survey, ask)?;
+        self.record.notes.extend(come.tablespaces.iter().map(|tablespace| {
+            format!(
+                "The WAL makes {tablespace}: the drill kept it inside, but an ordinary restore \
+                 needs that directory."
+            )
+        }));
         Ok(come)
     }
 
@@ -229,8 +265,8 @@ impl Rehearsal<'_> {
             include_databases: self.databases(&decided),
             jobs: self.request.jobs,
             fetch_call: self.fetch_call(scratch)?,
+            pg_bin: self.record.postgresql.bin.clone(),
         };
-        destination::refuse_dangerous(scratch.path(), &self.repository.url())?;
         restore::prepare_decided(&self.repository, decided, request)
     }
 
@@ -255,7 +291,7 @@ impl Rehearsal<'_> {
     }
 
     fn configure(
-        &self,
+        &mut self,
         scratch: &Scratch,
         prepared: &Prepared,
         installation: &Installation,
@@ -263,11 +299,26 @@ impl Rehearsal<'_> {
         let request = prepared.request();
         let mut settings = recovery::settings(request, prepared.version(), &prepared.decision);
         settings.restore_command = rehearsal_command(&request.fetch_call);
+        self.note_libraries(&scratch.data());
         let limits = Limits { memory: self.request.memory, preload: self.request.preload.clone() };
         isolation::write(scratch, installation.major, &settings, &limits)
     }
 
-    fn note_moments(&mut self, moments: &super::moments::Moments, started: jiff::Timestamp) {
+    /// What the source preloads, by the files of the backup.
+    fn note_libraries(&mut self, pgdata: &Path) {
+        let left_out: Vec<String> = isolation::preloaded(pgdata)
+            .into_iter()
+            .filter(|library| !self.request.preload.contains(library))
+            .collect();
+        if !left_out.is_empty() {
+            let list = left_out.join(",");
+            self.record.notes.push(format!(
+                "The source preloads {list}, the drill does not; --allow-preload {list} lets it."
+            ));
+        }
+    }
+
+    fn note_moments(&mut self, moments: &Moments, started: Timestamp) {
         let timings = &mut self.record.timings;
         timings.consistent_ms = moments.consistent.map(|at| elapsed_ms(started, at));
         let between = |from: Option<_>, to: Option<_>| Some(elapsed_ms(from?, to?));
@@ -275,13 +326,7 @@ impl Rehearsal<'_> {
         timings.ready_ms = between(moments.replayed, moments.ready);
     }
 
-    fn question(
-        &mut self,
-        come: &Come,
-        prepared: &Prepared,
-        survey: &Survey,
-        ask: Ask<'_>,
-    ) -> Step<()> {
+    fn question(&mut self, come: &Come, prepared: &Prepared, means: &Means<'_>) -> Step<Recovered> {
         let began = Instant::now();
         let launch = come.server.launch().clone();
         let backup_user = prepared.manifest().taken.as_ref().map(|taken| &*taken.database_user);
@@ -293,22 +338,22 @@ impl Rehearsal<'_> {
             &mut self.record,
             self.app.settings.objectives,
             decision,
-            &survey.inventory,
+            &means.survey.inventory,
         );
         let server = Recovered::find_superuser(launch, &names, self.deadline);
         let server = server.map_err(Finding::open)?;
-        let expected = Expected { home: &self.home, survey, decision };
+        let expected = Expected { home: &self.home, survey: means.survey, decision };
         let mut checks = expected.compare(&ended, &server);
         checks.append(&mut self.record.checks);
         self.record.checks = checks;
         self.expect_the_point_that_was_asked_for()?;
         let previous = self.previous();
-        let Answers { checks, tables } = ask(&server, previous.as_ref());
+        let Answers { checks, tables } = (means.ask)(&server, previous.as_ref());
         self.record.checks.extend(checks);
         self.record.tables = tables;
         let checks_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.record.timings.checks_ms = Some(checks_ms);
-        Ok(())
+        Ok(server)
     }
 
     /// Rows of another point would look just like those that are wanted.
@@ -363,22 +408,26 @@ impl Rehearsal<'_> {
         }
     }
 
-    fn keep(&mut self, scratch: Scratch, come: Come) -> Step<()> {
+    fn keep(&mut self, scratch: Scratch, come: Come, server: &Recovered) -> Step<()> {
         let launch = come.server.launch().clone();
-        let word = |path: &std::path::Path| shell_word(&path.display().to_string());
+        let word = |path: &Path| shell_word(&path.display().to_string());
         let (directory, data) = (scratch.path().to_owned(), word(&launch.pgdata));
         let user = scratch.user().map(|user| format!("runuser -u {} -- ", user.name));
         let user = user.unwrap_or_default();
+        let elsewhere = match launch.socket_directory.starts_with(&directory) {
+            true => String::new(),
+            false => format!(" {}", word(&launch.socket_directory)),
+        };
         scratch.keep().map_err(Finding::open)?;
         self.record.kept = Some(Kept {
             connect: format!(
-                "{}psql -h {} -p {} -U postgres postgres",
-                user,
+                "{user}psql -h {} -p {} -U {} postgres",
                 word(&launch.socket_directory),
-                launch.port
+                launch.port,
+                shell_word(server.superuser())
             ),
             stop: format!(
-                "{user}{} stop -m immediate -D {data}; rm -r {}",
+                "{user}{} stop -m immediate -D {data}; rm -r {}{elsewhere}",
                 word(&launch.installation.program("pg_ctl")),
                 word(&directory)
             ),

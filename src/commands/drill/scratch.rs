@@ -171,8 +171,7 @@ pub fn remove(directory: &Path) -> Result<()> {
 /// The drills' directories below `root`, whoever left them there.
 pub fn all_in(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
-    let entries = entries.filter_map(|entry| entry.ok());
-    let drills = entries.filter(|entry| is_name_of_drill(&entry.path()));
+    let drills = entries.flatten().filter(|entry| is_name_of_drill(&entry.path()));
     // A link is nobody's drill.
     let drills = drills.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let mut drills: Vec<PathBuf> = drills.map(|entry| entry.path()).collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::statvfs;
 
+use crate::commands::archive::fetch::rehearsal;
 use crate::commands::drill::isolation::{self, PORT};
 use crate::commands::drill::moments::Moments;
 use crate::commands::drill::scratch::Scratch;
@@ -27,6 +28,8 @@ pub struct Come {
     pub moments: Moments,
     /// By our clock, which is also the server's.
     pub started: Timestamp,
+    /// What `fetch` has said of tablespaces.
+    pub tablespaces: Vec<String>,
 }
 
 /// A server that did not, with what it said until then.
@@ -37,8 +40,10 @@ pub struct Stuck {
     pub started: Timestamp,
     /// The last words of `fetch`, where it complained.
     pub fetch: Option<String>,
-    /// Whether it had begun to replay: what ends it after that is about the WAL.
+    /// Whether it had begun to replay.
     pub replayed: bool,
+    /// The last line that says why it ended.
+    pub fatal: Option<String>,
 }
 
 pub fn launch(scratch: &Scratch, installation: &Installation) -> Launch {
@@ -81,7 +86,8 @@ pub fn recover(
         }
         if log.promoted && state == State::Ready {
             let moments = Moments::read(&text);
-            return Ok(Come { server, log, moments, started });
+            let tablespaces = tablespaces(&text);
+            return Ok(Come { server, log, moments, started, tablespaces });
         }
         if let Some(error) = trouble(&server, state, &log, deadline) {
             return Err(Box::new(stuck(error, &text, started)));
@@ -117,13 +123,26 @@ fn trouble(server: &Server, state: State, log: &RecoveryLog, deadline: Deadline)
 }
 
 fn stuck(error: Error, text: &str, started: Timestamp) -> Stuck {
-    let complaints = text.lines().filter(|line| line.contains("walden: "));
-    let fetch = complaints.filter(|line| !line.contains(" LOG: ")).next_back();
+    let complains = |line: &&str| line.contains("walden: ") && !line.contains(" LOG: ");
+    let fetch = text.lines().rfind(complains);
     Stuck {
         error,
         moments: Moments::read(text),
         started,
         fetch: fetch.map(|line| line.trim().to_owned()),
         replayed: text.contains("LOG:  redo starts at "),
+        fatal: RecoveryLog::read(text).fatal,
     }
+}
+
+/// Each once, whatever was fetched twice.
+fn tablespaces(text: &str) -> Vec<String> {
+    let mut said: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(rehearsal::MARK))
+        .map(str::to_owned)
+        .collect();
+    said.sort();
+    said.dedup();
+    said
 }

@@ -9,6 +9,7 @@ use crate::commands::find::report::{Action, Event};
 use crate::commands::find::search::{By, Found, Hit, HitKind};
 use crate::commands::find::walk::Walk;
 use crate::error::Result;
+use crate::postgres::names::RelationKind;
 use crate::postgres::recovery_settings::shell_word;
 use crate::postgres::wal::Record;
 use crate::postgres::wal::digest::{RestorePoint, TransactionEnd};
@@ -84,6 +85,7 @@ impl<'p, 'h> Points<'p, 'h> {
         if deed.relation.as_ref().is_some_and(|known| known.is_unlogged) {
             event.note = Some("It is unlogged: its rows are in no backup and no WAL.".to_owned());
         }
+        event.extract = self.extract_line(deed, &event);
         if by.is_prepared {
             event.note = Some(PREPARED.to_owned());
         }
@@ -155,6 +157,7 @@ impl<'p, 'h> Points<'p, 'h> {
             inspect_lsn: None,
             inspect_gives_up: None,
             inspect: None,
+            extract: None,
             note: None,
         }
     }
@@ -168,6 +171,25 @@ impl<'p, 'h> Points<'p, 'h> {
     fn inspect_line(&self, lsn: Lsn) -> String {
         let (_, target) = self.walk.timelines_at(lsn);
         self.line(&at_lsn(lsn), target, false)
+    }
+
+    /// What is there still is not to be overwritten.
+    fn extract_line(&self, deed: &Deed, event: &Event) -> Option<String> {
+        let known = deed.relation.as_ref().filter(|known| !known.is_unlogged)?;
+        let is_table = matches!(known.kind, RelationKind::Table | RelationKind::PartitionedTable);
+        let beside = match deed.what {
+            What::Drop => None,
+            What::Truncate | What::Delete => Some("--into-schema walden_restored".to_owned()),
+            What::DropDatabase => return None,
+        };
+        let (_, timeline) = self.walk.timelines_at(event.restore_lsn);
+        let mut words = vec![format!("walden drill --extract {}", shell_word(&known.full_name))];
+        words.extend(at_lsn(event.restore_lsn));
+        words.push(format!("--target-timeline {timeline}"));
+        words.extend(self.flags.iter().map(|flag| shell_word(flag)));
+        words.push("--into <conninfo>".to_owned());
+        words.extend(beside);
+        is_table.then(|| words.join(" "))
     }
 
     fn line(&self, target: &[String], timeline: TimelineId, promotes: bool) -> String {

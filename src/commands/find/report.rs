@@ -64,6 +64,8 @@ pub struct Event {
     pub inspect_lsn: Option<Lsn>,
     pub inspect_gives_up: Option<u64>,
     pub inspect: Option<String>,
+    /// Of a table: the line that brings it back alone, into a live database.
+    pub extract: Option<String>,
     /// What else to know, as a sentence.
     pub note: Option<String>,
 }

@@ -181,14 +181,23 @@ fn summaries(found: &Found) -> Vec<BackupSummary> {
 fn cluster(home: &Home, found: Found, relatives: &Relatives) -> Result<Cluster> {
     let wal = Wal::that_is_needed(home, &found)?;
     let held = if found.is_empty() { BTreeSet::new() } else { home.held()? };
+    let proven = if found.is_empty() { BTreeMap::new() } else { proven(home)? };
     let backups = found.into_iter().map(|(id, facts)| {
-        let held = held.contains(&id);
+        let (held, verified) = (held.contains(&id), proven.get(&id).copied());
         match facts {
-            Ok(facts) => Listed { held, ..listed(&facts, &wal, relatives) },
+            Ok(facts) => Listed { held, verified, ..listed(&facts, &wal, relatives) },
             Err(error) => Listed { held, ..damaged(id, &error) },
         }
     });
     Ok(Cluster { system_identifier: home.system_identifier(), backups: backups.collect() })
+}
+
+/// When each was last verified whole. Who may not read that lists the rest all the same.
+fn proven(home: &Home) -> Result<BTreeMap<BackupId, Timestamp>> {
+    match home.proven() {
+        Err(error) if error.kind() == ErrorKind::NotAllowed => Ok(BTreeMap::new()),
+        proven => proven,
+    }
 }
 
 /// As the store lists it.

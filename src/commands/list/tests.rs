@@ -180,5 +180,5 @@ fn many_backups_take_a_request_each_and_few_besides() {
     assert_eq!(list(&repository).unwrap().clusters[0].backups.len(), 200);
     let after = [Verb::Get, Verb::Head, Verb::List].map(|verb| storage.calls(verb));
     let asked: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-    assert_eq!(asked, [200, 0, 4], "clusters, backups, one log file, holds");
+    assert_eq!(asked, [200, 0, 5], "clusters, backups, one log file, holds, audit");
 }

@@ -1,7 +1,7 @@
 //! `--check-wal`: everything that will be replayed is fetched and read record by record before a
 //! byte is written.
 
-use crate::commands::restore::records::read_archived;
+use crate::commands::restore::records::read_with_first_page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::wal::Link;
 use crate::postgres::wal::link::Ends;
@@ -47,7 +47,15 @@ pub fn check_wal(
 
 fn read(home: &Home, name: SegmentName) -> Result<Link> {
     let mut ends = Ends::default();
-    let outcome = read_archived(home, name, |record| ends.see(record))?;
+    let (outcome, first_page) = read_with_first_page(home, name, |record| ends.see(record))?;
+    // No checksum covers it, and the header of the object may say another.
+    let found = first_page.system_identifier;
+    if found != home.system_identifier() {
+        return Err(refused(format!(
+            "the WAL in {name} is of cluster {found}, not of {}",
+            home.system_identifier()
+        )));
+    }
     Ok(ends.link(name, outcome))
 }
 
@@ -104,7 +112,15 @@ mod tests {
         pen.fill_with(&insert(xid + 1));
         pen.record(&commit(xid + 1, 10_000_000));
         pen.switch();
-        (pen.segments(), across)
+        (ours(pen.segments()), across)
+    }
+
+    /// Of the cluster that the samples of backups are of: no checksum covers it.
+    fn ours(mut segments: Vec<(SegmentName, Vec<u8>)>) -> Vec<(SegmentName, Vec<u8>)> {
+        for (_, bytes) in &mut segments {
+            bytes[24..32].copy_from_slice(&7_u64.to_le_bytes());
+        }
+        segments
     }
 
     fn check(segments: &[(SegmentName, Vec<u8>)], until: Option<Lsn>) -> Result<u64> {
@@ -151,10 +167,17 @@ mod tests {
         let mut pen = Pen::new(17);
         pen.record(&insert(700));
         pen.switch();
-        let other = pen.segments();
         let mut mixed = segments;
-        mixed[0] = other[0].clone();
+        mixed[0] = ours(pen.segments()).swap_remove(0);
         assert!(refusal(&mixed).contains("continues a record that was not begun"));
+    }
+
+    #[test]
+    fn another_clusters_wal_is_told_by_its_first_page() {
+        let (mut segments, _) = written(700);
+        segments[1].1[24] ^= 1;
+        let said = refusal(&segments);
+        assert!(said.contains("000000010000000000000006 is of cluster"), "{said}");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Request {
     pub jobs: usize,
     /// The words of a call of walden that finds this repository; see `recovery::fetch_call`.
     pub fetch_call: Vec<String>,
+    /// PostgreSQL's programs, where somebody said which.
+    pub pg_bin: Option<PathBuf>,
 }
 
 impl Request {
@@ -267,7 +269,7 @@ impl Prepared {
 
     /// What will keep the server from starting, but is not ours to refuse.
     fn warn(&mut self) {
-        if let Err(error) = Installation::find(self.version(), None) {
+        if let Err(error) = Installation::find(self.version(), self.request.pg_bin.as_deref()) {
             self.plan.notes.push(format!("{error}: the server cannot be started here yet."));
         }
         let brought = self.configuration.as_ref();

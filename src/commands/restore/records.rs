@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::catalog::recovery_plan::{ReadRecords, Records};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::wal::digest::{Ending, Fragment, joint, to_hexadecimal};
+use crate::postgres::wal::page::{LONG_HEADER_BYTES, LongPageHeader};
 use crate::postgres::wal::reader::{Continued, Unfinished};
 use crate::postgres::wal::{Outcome, Reader, Record, ending};
 use crate::postgres::{SegmentName, WalFileName};
@@ -47,10 +48,23 @@ impl ReadRecords for WalRecords<'_> {
 pub fn read_archived(
     home: &Home,
     segment: SegmentName,
-    mut visit: impl FnMut(&Record<'_>),
+    visit: impl FnMut(&Record<'_>),
 ) -> Result<Outcome> {
+    Ok(read_with_first_page(home, segment, visit)?.0)
+}
+
+/// And tells what its first page says.
+pub fn read_with_first_page(
+    home: &Home,
+    segment: SegmentName,
+    mut visit: impl FnMut(&Record<'_>),
+) -> Result<(Outcome, LongPageHeader)> {
     let mut reader = Reader::new(segment);
+    let (mut first_page, mut filled) = ([0; LONG_HEADER_BYTES], 0);
     home.get_wal(&WalFileName::Segment(segment), |piece| {
+        let taken = piece.len().min(LONG_HEADER_BYTES - filled);
+        first_page[filled..filled + taken].copy_from_slice(&piece[..taken]);
+        filled += taken;
         reader.write(piece, &mut visit);
         Ok(())
     })
@@ -61,7 +75,7 @@ pub fn read_archived(
         _ => error,
     })
     .context(|| format!("read {segment}"))?;
-    Ok(reader.finish())
+    Ok((reader.finish(), LongPageHeader::parse(&first_page)))
 }
 
 fn read(home: &Home, segment: SegmentName, before: Option<SegmentName>) -> Result<Records> {

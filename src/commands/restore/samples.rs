@@ -115,6 +115,7 @@ pub fn request(directory: &Path) -> Request {
         include_databases: Vec::new(),
         jobs: 3,
         fetch_call: vec!["/usr/bin/walden".to_owned()],
+        pg_bin: None,
     }
 }
 

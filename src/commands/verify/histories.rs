@@ -64,19 +64,22 @@ impl Histories {
     ) -> Vec<HistoryFile> {
         let Histories { mut read, mut broken } = self;
         let key = |timeline| home.wal_key(&WalFileName::History(timeline));
-        let mut needed: BTreeSet<TimelineId> = needed.clone();
-        needed.extend(
-            read.values().flat_map(|history| history.ancestors.iter().map(|it| it.timeline)),
-        );
+        let mut wanted: BTreeMap<TimelineId, String> = BTreeMap::new();
+        for history in read.values() {
+            let by = format!("{}.history descends from it", history.timeline.to_hex());
+            wanted.extend(history.ancestors.iter().map(|it| (it.timeline, by.clone())));
+        }
+        for timeline in needed {
+            wanted.insert(*timeline, format!("there is WAL or a backup of timeline {timeline}"));
+        }
         for (timeline, what) in contradictions(&read, switches) {
             book.damage(key(timeline), what, Cost::History(timeline));
             read.remove(&timeline);
             broken.insert(timeline);
         }
-        for timeline in needed.into_iter().filter(|timeline| timeline.get() > 1) {
+        for (timeline, why) in wanted.into_iter().filter(|(timeline, _)| timeline.get() > 1) {
             if !read.contains_key(&timeline) && !broken.contains(&timeline) {
-                let what =
-                    format!("it is missing, and there is WAL or a backup of timeline {timeline}");
+                let what = format!("it is missing, and {why}");
                 book.damage(key(timeline), what, Cost::History(timeline));
                 broken.insert(timeline);
             }

@@ -13,6 +13,8 @@ mod wal;
 mod segments;
 mod histories;
 mod strays;
+mod lost_end;
+mod leftovers;
 mod in_order;
 mod problem;
 mod judge;
@@ -34,7 +36,7 @@ use crate::commands::{App, Retries};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::bandwidth::Bandwidth;
 use crate::host::{self, data_directory};
-use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
+use crate::postgres::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::audit::Verb;
 use crate::repository::verification::Verification;
 use crate::repository::{BackupId, Contents, Home, Object};
@@ -153,13 +155,13 @@ pub fn run(app: &App, request: &Request, progress: &Progress) -> Result<Report> 
 
 /// Without its history a sample would read what another one read.
 fn past(app: &App, home: &Home, request: &Request, book: &mut Notebook) -> Result<Past> {
-    if !request.deep {
-        return Ok(Past { history: Vec::new(), memory: Memory::none(), before: None });
-    }
     let history = home.verifications(None).unwrap_or_else(|error| {
         book.skip(home.audits_key(), error);
         Vec::new()
     });
+    if !request.deep {
+        return Ok(Past { history, memory: Memory::none(), before: None });
+    }
     let (memory, before) = Memory::open(app, home, request.scope(&history))?;
     Ok(Past { history, memory, before })
 }
@@ -190,22 +192,42 @@ fn look(
     if request.is_of_all() {
         progress.enter("looking at what else is there");
         let ids: BTreeSet<BackupId> = backups.checked.iter().map(|it| it.id.clone()).collect();
-        strays::look(home, &contents, &ids, request.deep, &mut book);
+        strays::look(home, &contents, &ids, &wal.fingerprints, &mut book);
+        leftovers::look(home, &mut book);
     }
     let needed = listed.iter().map(|segment| segment.name.timeline);
     let needed = needed.chain(backups.summaries.iter().map(|backup| backup.timeline)).collect();
     let tree = TimelineTree::new(histories.judge(home, &needed, &wal.switches, &mut book));
     let segment_size =
         backups.summaries.last().map_or(wal.segment_size, |backup| backup.wal_segment_size);
-    let inventory = Inventory::new(std::mem::take(&mut wal.parts), &tree, segment_size);
+    let mut inventory = Inventory::new(std::mem::take(&mut wal.parts), &tree, segment_size);
+    leave_out_the_lost(&mut inventory);
+    if request.is_of_all() {
+        lost_end::look(home, &inventory, &past.history, &mut book);
+    }
     let timelines = conclude::timelines(&inventory, &wal);
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
+    if let Some(id) = &request.backup {
+        scope::assume_the_rest(id, &backups.summaries, &tree, &mut inventory);
+    }
     let world = World { backups: backups.summaries.clone(), tree, inventory };
     let sources = |name: &WalFileName| sources(pgdata, name);
     let court = Court { home, world, invalid: &wal.invalid, sources: &sources };
     let findings = judge(court, &mut book);
     let unchecked = book.unchecked;
     Ok(Looked { contents, backups, wal, timelines, unarchived, findings, unchecked })
+}
+
+/// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it
+/// must not make one.
+fn leave_out_the_lost(inventory: &mut Inventory) {
+    let size = inventory.segment_size.max(1);
+    let followed: BTreeSet<SegmentName> =
+        inventory.segments.keys().map(|name| name.next(size)).collect();
+    let known: BTreeSet<SegmentName> = inventory.segments.keys().copied().collect();
+    inventory.segments.retain(|name, segment| {
+        !segment.is_damaged || followed.contains(name) || known.contains(&name.next(size))
+    });
 }
 
 fn selection(
@@ -267,3 +289,8 @@ impl Looked {
         self.findings.iter().any(|finding| finding.severity == Severity::Damage)
     }
 }
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::commands::verify::problem::{Cost, Notebook};
 use crate::error::Result;
 use crate::host::bandwidth::Bandwidth;
 use crate::postgres::backup_manifest::{self, ListedFile};
+use crate::postgres::low_level_backup::read_label;
 use crate::repository::manifest::{FileKind, Manifest};
 use crate::repository::{Home, PackReader, PackSink, Sums};
 
@@ -54,6 +55,7 @@ pub fn read(
     }
     let cost = || Cost::Backup(manifest.id.clone());
     let listed = server_list(means.home, manifest, book);
+    label(means.home, manifest, book);
     let mut files = Files::new(manifest, sums, listed.as_deref());
     let numbers: Vec<u32> = (0..manifest.packs.len() as u32).collect();
     let work =
@@ -136,6 +138,23 @@ impl PackSink for Content<'_> {
             more => format!("{} and {more} more", first.path),
         }
     }
+}
+
+/// Where the server will begin to replay must be where the manifest says: the WAL that is kept for a
+/// backup, and looked for, is that from there on. What cannot be read is told of with its pack.
+fn label(home: &Home, manifest: &Manifest, book: &mut Notebook) {
+    let Ok(Some(text)) = home.read_file(manifest, "backup_label") else { return };
+    let label = read_label(&String::from_utf8_lossy(&text));
+    let what = match label {
+        Ok((lsn, timeline)) if (lsn, timeline) == (manifest.start_lsn, manifest.timeline) => return,
+        Ok((lsn, timeline)) => format!(
+            "its backup_label begins at {lsn} of timeline {timeline}, and its manifest at {} of \
+             timeline {}",
+            manifest.start_lsn, manifest.timeline
+        ),
+        Err(_) => "its backup_label cannot be read".to_owned(),
+    };
+    book.damage(home.manifest_key(&manifest.id), what, Cost::Backup(manifest.id.clone()));
 }
 
 /// What the server itself listed. Without it the packs are read all the same.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{TimelinePath, TimelineTree};
+use crate::catalog::{BackupSummary, Inventory, TimelinePath, TimelineTree};
 use crate::commands::survey;
 use crate::commands::verify::Request;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,8 +16,8 @@ pub fn narrow(home: &Home, request: &Request, contents: &mut Contents) -> Result
             (None, None) => return Ok(()),
             (Some(id), _) => {
                 let chain = chain(&facts(home)?, id, home)?;
-                let needed: BTreeSet<SegmentName> =
-                    chain.iter().flat_map(BackupFacts::wal_needed).collect();
+                // Of those it rests on only the files are needed.
+                let needed: BTreeSet<SegmentName> = chain[0].wal_needed().collect();
                 let ids = chain.into_iter().map(|facts| facts.id).collect();
                 (ids, Box::new(move |name| needed.contains(&name)))
             }
@@ -43,6 +43,25 @@ pub fn narrow(home: &Home, request: &Request, contents: &mut Contents) -> Result
         kept => kept.backup().is_some_and(|id| backups.contains(id)),
     });
     Ok(())
+}
+
+/// Where one backup was asked for: takes for there what nobody looked at of the WAL of those it
+/// rests on.
+pub fn assume_the_rest(
+    id: &BackupId,
+    backups: &[BackupSummary],
+    tree: &TimelineTree,
+    inventory: &mut Inventory,
+) {
+    let size = inventory.segment_size;
+    let wanted = backups.iter().find(|backup| backup.id == id.as_str());
+    let (Some(wanted), true) = (wanted, size > 0) else { return };
+    let Ok(path) = tree.path(wanted.timeline) else { return };
+    let first = backups.iter().map(|backup| backup.start_lsn).min().unwrap_or(wanted.start_lsn);
+    let floor = |lsn: Lsn| lsn.0 - lsn.0 % u64::from(size);
+    for start in (floor(first)..floor(wanted.start_lsn)).step_by(size as usize) {
+        inventory.segments.entry(path.segment(Lsn(start), size)).or_default();
+    }
 }
 
 /// Those that can be read; the others are found when they are looked at.

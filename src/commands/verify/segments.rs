@@ -8,13 +8,15 @@ use crate::postgres::wal::digest::Digest;
 use crate::postgres::wal::link::{Ends, Link};
 use crate::postgres::wal::{Digester, Outcome, SegmentCheck};
 use crate::postgres::{SegmentName, SystemIdentifier, WalFileName};
-use crate::repository::{Home, ListedSegment};
+use crate::repository::{Home, ListedSegment, index};
 
 /// What looking at a segment told.
 pub struct Seen {
     pub listed: ListedSegment,
     /// As true as it is known: of what was read where it was, else as the header says.
     pub digest: Option<Digest>,
+    /// Of what its header says.
+    pub fingerprint: Option<u64>,
     /// Raw bytes, by the header.
     pub bytes: Option<u64>,
     pub verdict: Verdict,
@@ -51,7 +53,8 @@ pub fn look(means: &Means<'_>, listed: &ListedSegment, is_deep: bool) -> Seen {
             kind if is_of_the_object(kind) => Verdict::Damaged(error.to_string()),
             _ => Verdict::Unchecked(error),
         };
-        Seen { listed: *listed, digest: None, bytes: None, verdict, link: None, lie: None }
+        let (digest, fingerprint, bytes, link, lie) = (None, None, None, None, None);
+        Seen { listed: *listed, digest, fingerprint, bytes, verdict, link, lie }
     })
 }
 
@@ -62,10 +65,11 @@ fn by_header(home: &Home, listed: &ListedSegment) -> Result<Seen> {
         None => Verdict::Sound,
     };
     let lie = contradiction(listed, &header);
+    let fingerprint = Some(index::fingerprint(header.digest.as_deref()));
     let (bytes, digest) = (Some(header.size), header.digest.map(|digest| *digest));
     // What it says must not be believed.
     let digest = digest.filter(|_| lie.is_none());
-    Ok(Seen { listed: *listed, digest, bytes, verdict, link: None, lie })
+    Ok(Seen { listed: *listed, digest, fingerprint, bytes, verdict, link: None, lie })
 }
 
 fn read(home: &Home, listed: &ListedSegment) -> Result<Seen> {
@@ -80,6 +84,7 @@ fn read(home: &Home, listed: &ListedSegment) -> Result<Seen> {
     })?;
     let (digest, outcome) = digester.finish_with_outcome();
     let bytes = Some(header.size);
+    let fingerprint = Some(index::fingerprint(header.digest.as_deref()));
     let wrong = fault(home, listed, &header).or_else(|| first_page.fault(home.system_identifier()));
     let is_unknown = outcome.version.is_none() && outcome.invalid.is_none();
     let verdict = match wrong {
@@ -90,7 +95,7 @@ fn read(home: &Home, listed: &ListedSegment) -> Result<Seen> {
     let lie = lie(&header, digest.as_ref());
     let digest = digest.map(|digest| with_mark(digest, &header));
     let link = Some(ends.link(name, slim(outcome)));
-    Ok(Seen { listed: *listed, digest, bytes, verdict, link, lie })
+    Ok(Seen { listed: *listed, digest, fingerprint, bytes, verdict, link, lie })
 }
 
 /// Only who stored it knew that the timeline ended in it.

@@ -1,20 +1,19 @@
 //! What nobody needs to recover, and what belongs to nobody: it takes room, and may be damaged, too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::commands::verify::problem::{Cost, Notebook, Problem};
-use crate::error::Result;
-use crate::postgres::{TimelineId, WalFileName};
-use crate::repository::{BackupId, Contents, Home, Kept, Object};
+use crate::postgres::{SegmentName, TimelineId, WalFileName};
+use crate::repository::{BackupId, Contents, Home, IndexFault, Kept, Object};
 
 const TAKES_ROOM: &str = "none: nobody reads it, it takes room";
 
-/// `deep`: what indexes say is held against the headers of the segments themselves.
+/// `told`: the fingerprints of what the headers of segments say.
 pub fn look(
     home: &Home,
     contents: &Contents,
     backups: &BTreeSet<BackupId>,
-    deep: bool,
+    told: &BTreeMap<SegmentName, u64>,
     book: &mut Notebook,
 ) {
     let mut partial: Vec<&Object> = Vec::new();
@@ -31,12 +30,7 @@ pub fn look(
                 let cost = "none for a recovery, which never asks for it";
                 read_or_note(home, name, cost, book);
             }
-            Kept::Index(timeline, log) => {
-                index(home, *timeline, *log, book);
-                if deep {
-                    index_lie(home, *timeline, *log, book);
-                }
-            }
+            Kept::Index(timeline, log) => index(home, (*timeline, *log), told, book),
             Kept::Hold(id) if !backups.contains(id) => {
                 let what = "it holds a backup that is not there";
                 book.problems.push(Problem::note(key, what, "none"));
@@ -64,28 +58,25 @@ fn read_or_note(home: &Home, name: &WalFileName, cost: &str, book: &mut Notebook
     }
 }
 
-/// A cache: what is wrong with it costs time.
-fn index(home: &Home, timeline: TimelineId, log: u32, book: &mut Notebook) {
-    let outcome: Result<Option<String>> = home.index_fault(timeline, log);
+/// A cache: what is wrong with it costs time, unless it is believed.
+fn index(
+    home: &Home,
+    (timeline, log): (TimelineId, u32),
+    told: &BTreeMap<SegmentName, u64>,
+    book: &mut Notebook,
+) {
     let key = home.index_key(timeline, log);
-    match outcome {
+    match home.index_fault(timeline, log, told) {
         Ok(None) => {}
-        Ok(Some(what)) => book.problems.push(
-            Problem::note(key, what, "none: it saves requests, and what it says wrong is not used")
-                .advise("Remove it: it is written anew."),
-        ),
-        Err(error) => book.skip(key, error),
-    }
-}
-
-/// A cache that is believed.
-fn index_lie(home: &Home, timeline: TimelineId, log: u32, book: &mut Notebook) {
-    let key = home.index_key(timeline, log);
-    match home.index_lie(timeline, log) {
-        Ok(None) => {}
-        Ok(Some(what)) => {
+        Ok(Some(IndexFault::Useless(what))) => {
+            let cost = "none: it saves requests, and what does not fit is not used";
+            let problem = Problem::note(key, what, cost);
+            book.problems.push(problem.advise("Remove it: it is written anew."));
+        }
+        Ok(Some(IndexFault::Misleading(name))) => {
             let cost = "PostgreSQL can replay this WAL, but window, find and restore decide by the \
                         index: they may tell wrong times and commits";
+            let what = format!("it says of {name} other than the segment's own header does");
             let problem = Problem::damage(key, what, Cost::Said(cost.to_owned()));
             book.problems.push(problem.advise("Remove it: it is written anew."));
         }
@@ -99,7 +90,7 @@ fn records(home: &Home, book: &mut Notebook) {
         || Cost::Said("none for a recovery; the evidence of what was done is lost".to_owned());
     match home.audit(None, None) {
         Ok(entries) => {
-            for error in entries.into_iter().filter_map(std::result::Result::err) {
+            for error in entries.into_iter().filter_map(Result::err) {
                 book.failed(home.audits_key(), &error, cost());
             }
         }
@@ -108,7 +99,7 @@ fn records(home: &Home, book: &mut Notebook) {
     let drills = home.drills().and_then(|ids| home.drill_records(&ids));
     match drills {
         Ok(records) => {
-            for error in records.into_iter().filter_map(std::result::Result::err) {
+            for error in records.into_iter().filter_map(Result::err) {
                 book.failed(home.drills_key(), &error, cost());
             }
         }

@@ -29,6 +29,8 @@ pub struct SeenWal {
     pub segment_size: u32,
     /// Where servers came up on timelines of their own.
     pub switches: Vec<(SegmentName, EndOfRecovery)>,
+    /// Of what the headers say.
+    pub fingerprints: BTreeMap<SegmentName, u64>,
     /// What is not valid, as the digests say.
     pub invalid: BTreeMap<SegmentName, String>,
     /// Those read whole that are as they should be.
@@ -123,8 +125,9 @@ impl Walk<'_> {
 
     /// Whether nothing is wrong with it, as far as it was looked at.
     fn take(&mut self, seen: Seen, book: &mut Notebook) -> bool {
-        let Seen { listed, digest, verdict, link, lie, .. } = seen;
+        let Seen { listed, digest, fingerprint, verdict, link, lie, .. } = seen;
         let name = listed.name;
+        self.seen.fingerprints.extend(fingerprint.map(|it| (name, it)));
         let key = self.home.wal_key(&WalFileName::Segment(name));
         let (stored, size) = (listed.stored, listed.size);
         let mut segment = Segment { stored, size, ..Segment::default() };

@@ -84,14 +84,17 @@ fn bytes(fragment: &Fragment) -> u64 {
 #[cfg(test)]
 mod tests {
     use crate::postgres::SegmentName;
-    use crate::postgres::wal::samples::{Pen, commit, end, insert};
+    use crate::postgres::wal::samples::{Pen, SEGMENT, commit, end, insert};
     use crate::postgres::wal::{Digest, Digester};
 
     fn digests() -> Vec<(SegmentName, Digest)> {
         let mut pen = Pen::new(17);
         pen.record(&insert(700));
         pen.record(&commit(700, 8_000_000));
-        pen.fill_with(&insert(700));
+        // To the last few bytes of the segment.
+        while pen.lsn().0 % SEGMENT < SEGMENT - 200 {
+            pen.record(&insert(700));
+        }
         let subtransactions: Vec<u32> = (800..900).collect();
         pen.record(&end(700, 0, 9_000_000, &subtransactions, &[]));
         pen.switch();

@@ -37,6 +37,11 @@ impl Pen {
         Pen { timeline: 1, magic, start: 5 * SEGMENT, bytes: Vec::new(), previous: 4 * SEGMENT }
     }
 
+    /// At the beginning of another segment.
+    pub fn starting(version: u16, at: Lsn) -> Self {
+        Pen { start: at.0, previous: at.0 - SEGMENT, ..Pen::new(version) }
+    }
+
     pub fn version(&self) -> MajorVersion {
         MajorVersion::from_wal_magic(self.magic).unwrap()
     }

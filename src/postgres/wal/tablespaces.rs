@@ -171,7 +171,8 @@ fn head(record: &[u8]) -> &[u8; HEADER_BYTES] {
     record.first_chunk::<HEADER_BYTES>().unwrap_or(&[0; HEADER_BYTES])
 }
 
-/// Where in the file the byte is that comes `bytes` after the one at `at`: pages begin with headers.
+/// Where in the file the byte is that comes `bytes` after the one at `at`: pages begin with
+/// headers.
 fn offset(at: u64, bytes: u64, block: u64) -> u64 {
     let (mut at, mut left) = (at, bytes);
     loop {
@@ -284,7 +285,7 @@ mod tests {
                 checksum.data(&whole[24..]);
                 let sum = checksum.finish(whole[..24].try_into().unwrap());
                 assert_eq!(sum.to_le_bytes(), whole[20..24], "{here} of {length}");
-                assert!(!whole.windows(2).any(|two| two == path[..2].as_bytes()), "{here}");
+                assert!(!whole.windows(2).any(|two| two == &path.as_bytes()[..2]), "{here}");
             }
         }
     }

@@ -37,8 +37,8 @@ pub const WAYS: &[(&str, Deed)] = &[
     ("a summary that says another end", lying_summary),
 ];
 
-const PACK: &str = "data-00000.tar.zst";
-const MANIFEST: &str = "manifest.json.zst";
+pub const PACK: &str = "data-00000.tar.zst";
+pub const MANIFEST: &str = "manifest.json.zst";
 
 /// What damage to the full backup costs: itself, the one that rests on it, and all until the next.
 fn costs_both(landscape: &Landscape, objects: &[&str]) -> Expected {
@@ -60,7 +60,7 @@ fn costs(backup: &Backup, object: &str) -> Expected {
     damage(&[&backup.object(object)]).backups(&[&backup.id])
 }
 
-fn flipped_pack(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn flipped_pack(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object(PACK));
     costs_both(landscape, &[PACK])
 }
@@ -80,7 +80,7 @@ fn cut_pack(landscape: &Landscape, copy: &Copy, part: f64) -> Expected {
     costs_both(landscape, &[PACK])
 }
 
-fn swapped_packs(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn swapped_packs(landscape: &Landscape, copy: &Copy) -> Expected {
     let Landscape { full, .. } = landscape;
     copy.swap(&full.object(PACK), &full.object("data-00001.tar.zst"));
     costs_both(landscape, &[PACK]).and(costs_both(landscape, &["data-00001.tar.zst"]))
@@ -91,18 +91,18 @@ fn swapped_packs_of_two(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_both(landscape, &[PACK]).and(costs(&landscape.second, PACK))
 }
 
-fn pack_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn pack_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object("data-00001.tar.zst"));
     costs_both(landscape, &["data-00001.tar.zst"])
 }
 
-fn pack_of_incremental_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn pack_of_incremental_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.incremental.object(PACK));
     costs(&landscape.incremental, PACK)
 }
 
 /// The seal, the sizes and the manifest agree; only the checksums of the files know.
-fn forged_pack(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn forged_pack(landscape: &Landscape, copy: &Copy) -> Expected {
     let manifest = landscape.full.manifest(copy);
     let number = |value: &Value| value.as_u64().unwrap();
     let pack_bytes = number(&manifest["pack_bytes"]);
@@ -143,7 +143,7 @@ fn configuration_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     damage(&[&landscape.full.object("configuration.tar.zst")]).backups(&[]).says(&["configuration"])
 }
 
-fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object(MANIFEST));
     costs_both(landscape, &[MANIFEST])
 }
@@ -207,7 +207,7 @@ fn parents_manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_what_is_known(landscape)
 }
 
-fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
     let folder = format!("backup/{}", landscape.full.id);
     std::fs::remove_dir_all(copy.path(&folder)).unwrap();
     costs_what_is_known(landscape)

@@ -43,17 +43,17 @@ pub const WAYS: &[(&str, Deed)] = &[
 ];
 
 /// Between the first and the second backup, with WAL around it.
-fn between(landscape: &Landscape) -> SegmentName {
+pub fn between(landscape: &Landscape) -> SegmentName {
     landscape.segment(landscape.step_after(&landscape.full) + 1)
 }
 
-fn flipped(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn flipped(landscape: &Landscape, copy: &Copy) -> Expected {
     let segment = between(landscape);
     copy.flip_content(&object(segment));
     lost(landscape, segment)
 }
 
-fn flipped_header(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn flipped_header(landscape: &Landscape, copy: &Copy) -> Expected {
     let segment = between(landscape);
     copy.flip_header(&object(segment));
     lost(landscape, segment)
@@ -77,7 +77,7 @@ fn remove(landscape: &Landscape, copy: &Copy, segment: SegmentName) -> Expected 
     lost(landscape, segment)
 }
 
-fn first_of_backup_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn first_of_backup_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     remove(landscape, copy, landscape.full.first_wal)
 }
 
@@ -85,7 +85,7 @@ fn last_of_backup_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     remove(landscape, copy, landscape.second.last_wal)
 }
 
-fn between_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn between_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     remove(landscape, copy, between(landscape))
 }
 
@@ -145,13 +145,13 @@ fn foreign(landscape: &Landscape, copy: &Copy) -> Expected {
     lost(landscape, segment)
 }
 
-fn foreign_in_disguise(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn foreign_in_disguise(landscape: &Landscape, copy: &Copy) -> Expected {
     let segment = between(landscape);
     copy.reseal(&object(segment), of_another_cluster);
     lost(landscape, segment)
 }
 
-fn of_another_name(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn of_another_name(landscape: &Landscape, copy: &Copy) -> Expected {
     let segment = between(landscape);
     let other = Sealed::parse(&copy.read(&object(before(segment, 1))));
     copy.reseal(&object(segment), |sealed| sealed.replace(other.content));
@@ -159,7 +159,7 @@ fn of_another_name(landscape: &Landscape, copy: &Copy) -> Expected {
 }
 
 /// The window would promise what is not there.
-fn later_commit(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn later_commit(landscape: &Landscape, copy: &Copy) -> Expected {
     let step = landscape.steps.last().unwrap();
     let later = step.time + jiff::SignedDuration::from_hours(1);
     copy.rewrite_header(&object(step.segment), |header| {
@@ -185,7 +185,7 @@ fn wrong_crc(landscape: &Landscape, copy: &Copy) -> Expected {
 }
 
 /// Nothing but the record's own CRC knows.
-fn forged_record(landscape: &Landscape, copy: &Copy) -> Expected {
+pub fn forged_record(landscape: &Landscape, copy: &Copy) -> Expected {
     let segment = between(landscape);
     copy.reseal(&object(segment), |sealed| {
         let mut wal = std::mem::take(&mut sealed.content);
@@ -229,7 +229,7 @@ fn flipped_history(_: &Landscape, copy: &Copy) -> Expected {
     damage(&["00000002.history"]).says(&["timeline 2"])
 }
 
-fn history_lost(_: &Landscape, copy: &Copy) -> Expected {
+pub fn history_lost(_: &Landscape, copy: &Copy) -> Expected {
     copy.remove(HISTORY);
     damage(&["00000002.history"]).says(&["timeline 2"])
 }

@@ -14,6 +14,8 @@ use crate::postgres::{Lsn, SegmentName, WalFileName};
 const BEGUN: &str = "walden.rehearsal";
 /// With which each line about a tablespace begins; the drill looks for it in the server's log.
 pub const MARK: &str = "walden rehearsal: ";
+/// What is said of WAL that is kept from a drill's server.
+pub const REFUSED: &str = "cannot be rehearsed";
 
 /// Changes the file that was brought to `destination`. PostgreSQL looks at it once we have ended.
 pub fn keep_inside_of_data_directory(name: &WalFileName, destination: &Path) -> Result<()> {
@@ -29,7 +31,7 @@ pub fn keep_inside_of_data_directory(name: &WalFileName, destination: &Path) -> 
         destination.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join(BEGUN);
     let begun = read_begun(&begun_in, start);
     let changes = keep_inside(segment, &bytes, begun.as_deref()).map_err(|what| {
-        Error::new(ErrorKind::Host, format!("{segment} cannot be rehearsed: {what}"))
+        Error::new(ErrorKind::Host, format!("{segment} {REFUSED}: {what}"))
             .hint("Nobody can tell whether it would reach for the tablespaces of this host.")
     })?;
     apply(&changes, destination, bytes.len() as u64).map_err(failed)?;
@@ -38,7 +40,8 @@ pub fn keep_inside_of_data_directory(name: &WalFileName, destination: &Path) -> 
         fs::write(&begun_in, [&next.0.to_le_bytes()[..], begun].concat()).map_err(failed)?;
     }
     for created in &changes.created {
-        eprintln!("{MARK}tablespace {} of {} is kept inside", created.oid, created.path);
+        // On stderr, which is the server's log.
+        eprintln!("{MARK}tablespace {} at {}", created.oid, created.path);
     }
     Ok(())
 }

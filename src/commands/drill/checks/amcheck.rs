@@ -89,7 +89,8 @@ impl Extension {
             }
             None => {
                 connection.query(&format!(
-                    "BEGIN; CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck SCHEMA {SCHEMA}; COMMIT"
+                    "BEGIN; CREATE SCHEMA {SCHEMA}; \
+                     CREATE EXTENSION amcheck SCHEMA {SCHEMA}; COMMIT"
                 ))?;
                 (SCHEMA.to_owned(), true)
             }

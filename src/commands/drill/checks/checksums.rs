@@ -51,7 +51,8 @@ pub fn check(server: &Recovered) -> Answer {
 /// Of 1 GiB if nobody built it otherwise; `None` where pages have another size than ours.
 fn blocks_per_file(connection: &mut Connection) -> Result<Option<u32>> {
     let rows = connection.query(
-        "SELECT setting FROM pg_settings WHERE name IN ('block_size', 'segment_size') ORDER BY name",
+        "SELECT setting FROM pg_settings \
+         WHERE name IN ('block_size', 'segment_size') ORDER BY name",
     )?;
     let mut numbers = rows.iter().map(|row| row.first()?.as_ref()?.parse::<u32>().ok());
     let block_bytes = numbers.next().flatten();

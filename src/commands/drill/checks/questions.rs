@@ -1,4 +1,4 @@
-//! `--sql FILE`: what is asked, of which database, and what is expected; psql runs the file as well.
+//! `--sql FILE`: what is asked, of which database, and what is expected; psql runs it as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};

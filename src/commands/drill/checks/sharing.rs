@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::host;
 use crate::postgres::connection::Connection;
 
+/// Nobody else works there; what holds a lock was prepared, and will never end by itself.
+pub const LOCK_TIMEOUT: &str = "10s";
+
 /// What is asked of one relation of one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
@@ -65,7 +68,9 @@ fn session_in<'s>(
         let mut connection = server.connect(database)?;
         // The drill's own end, at the server too: nobody waits for the answer then.
         let left_ms = server.deadline().remaining().as_millis().clamp(1, i32::MAX as u128);
-        connection.query(&format!("SET statement_timeout = {left_ms}; {prepare}"))?;
+        connection.query(&format!(
+            "SET statement_timeout = {left_ms}; SET lock_timeout = '{LOCK_TIMEOUT}'; {prepare}"
+        ))?;
         *session = Some((database.to_owned(), connection));
     }
     match session {

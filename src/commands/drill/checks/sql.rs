@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::commands::drill::Recovered;
 use crate::commands::drill::checks::questions::Question;
+use crate::commands::drill::checks::sharing::LOCK_TIMEOUT;
 use crate::commands::drill::checks::{Answer, Wanted};
 use crate::error::{Error, Result};
 use crate::postgres::connection::{Connection, sqlstate};
@@ -47,7 +48,11 @@ pub fn ask(server: &Recovered, wanted: &Wanted, question: &Question) -> Answer {
 fn begin(connection: &mut Connection, patience: Duration) -> Result<()> {
     connection.set_read_timeout(Some(patience + GRACE))?;
     let patience_ms = patience.as_millis().clamp(1, i32::MAX as u128);
-    connection.query(&format!("BEGIN; SET LOCAL statement_timeout = {patience_ms}")).map(|_| ())
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = {patience_ms}; \
+         SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+    );
+    connection.query(&begin).map(|_| ())
 }
 
 /// What the rows say, of which there may be many.

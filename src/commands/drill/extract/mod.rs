@@ -1,4 +1,4 @@
-//! `drill --extract`: one table as it was, from a recovered server into a file or the live database.
+//! `drill --extract`: one table as it was, from a recovered server into a file or a live database.
 
 pub mod names;
 mod tables;
@@ -125,14 +125,16 @@ impl Prepared {
         self.request.content
     }
 
-    /// Finds the tables in the recovered server and brings them where they are wanted. `progress` is
-    /// told of bytes.
+    /// Finds the tables in the recovered server and brings them where they are wanted. `progress`
+    /// is told of bytes.
     pub fn bring_back(&self, server: &Recovered, progress: &dyn Fn(u64)) -> Result<Outcome> {
         let request = &self.request;
         let database = tables::database(server, self.database.as_deref(), self.is_named)?;
         let mut connection = server.connect(&database)?;
+        let open = tables::end_prepared(&mut connection)?;
         let found = tables::find(&mut connection, &request.tables)?;
-        let notes = notes::of(&mut connection, &found, request)?;
+        let mut notes = notes::of(&mut connection, &found, request)?;
+        notes.extend(open);
         drop(connection);
         let what = (database.as_str(), found.as_slice());
         let tables = match &self.to {

@@ -1,5 +1,5 @@
-//! In the recovered server, which is thrown away, the tables get the names they are to have, so that
-//! pg_dump writes those and nobody has to rewrite SQL.
+//! In the recovered server, which is thrown away, the tables get the names they are to have, so
+//! that pg_dump writes those and nobody has to rewrite SQL.
 
 use crate::commands::drill::extract::names::{literal, quoted_name, quoted_pair};
 use crate::commands::drill::extract::tables::{Member, Table};
@@ -177,8 +177,8 @@ fn rename_dependents(connection: &mut Connection, table: &Table, new: &str) -> R
     Ok(())
 }
 
-/// `orders_pkey` of `orders` becomes `was_pkey` of `was`; what is called otherwise gets the new name
-/// in front.
+/// `orders_pkey` of `orders` becomes `was_pkey` of `was`; what is called otherwise gets the new
+/// name in front.
 fn renamed(dependent: &str, old: &str, new: &str) -> String {
     let rest = dependent.strip_prefix(old).map(|rest| rest.trim_start_matches('_'));
     let whole = format!("{new}_{}", rest.unwrap_or(dependent));

@@ -1,7 +1,7 @@
 //! The tables that are meant, found in the recovered server.
 
 use crate::commands::drill::Recovered;
-use crate::commands::drill::extract::names::{TableName, quoted_pair};
+use crate::commands::drill::extract::names::{TableName, literal, quoted_pair};
 use crate::config::suggest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::connection::Connection;
@@ -70,6 +70,21 @@ pub fn database(server: &Recovered, likely: Option<&str>, is_named: bool) -> Res
             }
         }
     }
+}
+
+/// What was prepared and not yet committed at that time is not there, but holds its locks.
+pub fn end_prepared(connection: &mut Connection) -> Result<Option<String>> {
+    let open = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY 1";
+    let open = connection.query(open)?;
+    let open: Vec<String> =
+        open.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    for gid in &open {
+        connection.query(&format!("ROLLBACK PREPARED {}", literal(gid)))?;
+    }
+    let names = open.join(", ");
+    Ok((!open.is_empty()).then(|| {
+        format!("Prepared and not committed at that time, so not part of what came back: {names}.")
+    }))
 }
 
 pub fn find(connection: &mut Connection, wanted: &[TableName]) -> Result<Vec<Table>> {

@@ -1,5 +1,5 @@
-//! From the recovered server straight into the live one: what pg_dump says of the tables, the rows by
-//! COPY from one connection to the other, and all of it in one transaction.
+//! From the recovered server straight into the live one: what pg_dump says of the tables, the rows
+//! by COPY from one connection to the other, and all of it in one transaction.
 //!
 //! Rows go as text: in the binary format arrays and composite types carry the numbers of their
 //! types, which differ from cluster to cluster.
