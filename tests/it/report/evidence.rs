@@ -32,8 +32,7 @@ pub fn write(history: &History, chance: &mut fastrand::Rng) {
     trail.enter(
         Verb::Restore,
         (restored, restored + minutes(24)),
-        Outcome::Done,
-        summary,
+        (Outcome::Done, summary),
         json!({}),
     );
     for day in 1..92 {
