@@ -174,9 +174,10 @@ pub fn picture(
 ) -> Result<Markup> {
     let view = |size: Size| format!("0 0 {} {}", size.width * SCALE, size.height * SCALE);
     let (large, small) = (draw(wide)?, draw(narrow)?);
+    let names = format!("{id}-title {id}-text");
     Ok(html! {
         div.chart {
-            svg.wide viewBox=(view(wide)) role="img" aria-labelledby={ (id) "-title " (id) "-text" } {
+            svg.wide viewBox=(view(wide)) role="img" aria-labelledby=(names) {
                 title id={ (id) "-title" } { (title) }
                 desc id={ (id) "-text" } { (description) }
                 (PreEscaped(large))

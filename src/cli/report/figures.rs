@@ -87,7 +87,11 @@ pub struct Badge {
 
 impl Badge {
     pub fn markup(&self) -> Markup {
-        html! { span class={ "badge " (self.class) } { span.mark aria-hidden="true" { (self.mark) } " " (self.word) } }
+        html! {
+            span class={ "badge " (self.class) } {
+                span.mark aria-hidden="true" { (self.mark) } " " (self.word)
+            }
+        }
     }
 }
 

@@ -44,6 +44,8 @@ fn details(report: &Report) -> Value {
         "parent": report.parent.as_ref().map(BackupId::as_str),
         "mode": report.mode,
         "server_version_num": report.server_version_num,
+        "began": report.began,
+        "ended": report.ended,
         "timeline": report.timeline,
         "start_lsn": report.start_lsn,
         "end_lsn": report.end_lsn,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::expected::{Expected, damage, note};
+use super::expected::{Expected, damage};
 use super::landscape::{Backup, Landscape};
 use super::wal_ways::Deed;
 use crate::harness::saboteur::{Copy, Sealed};
@@ -150,12 +150,12 @@ pub fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn flipped_manifest_header(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_header(&landscape.full.object(MANIFEST));
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 fn empty_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.cut(&landscape.full.object(MANIFEST), 0.0);
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 /// The header is whole, and tells what the backup was.
@@ -204,7 +204,7 @@ fn manifest_with_other_wal(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn parents_manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object(MANIFEST));
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
@@ -213,10 +213,10 @@ pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_what_is_known(landscape)
 }
 
-/// It cannot be told from a backup that was broken off.
+/// The audit trail tells it from a backup that was broken off.
 fn manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.second.object(MANIFEST));
-    note(&[&landscape.second.id])
+    damage(&[&landscape.second.object(MANIFEST)]).says(&[&landscape.second.id])
 }
 
 /// Lists believe the summary; a restore reads the manifest.
