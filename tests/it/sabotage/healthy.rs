@@ -21,7 +21,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Looks as deep as is said.
 type Verify<'a> = &'a dyn Fn(&Walden);
 
-const HISTORIES: &[(&str, fn(Verify<'_>))] = &[
+type History = fn(Verify<'_>);
+
+const HISTORIES: &[(&str, History)] = &[
     ("WAL and no backup", |verify| chapter(0, verify)),
     ("a backup and nothing after it", |verify| chapter(1, verify)),
     ("an incremental backup", |verify| chapter(2, verify)),
@@ -111,7 +113,7 @@ fn gap_before_all(verify: Verify<'_>) {
 /// As by retention: what is before the oldest backup.
 fn old_wal_removed(verify: Verify<'_>) {
     changed(verify, |landscape, copy| {
-        remove_wal_before(copy, &landscape.full.first_wal.to_string())
+        remove_wal_before(copy, &landscape.full.first_wal.to_string());
     });
 }
 
