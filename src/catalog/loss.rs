@@ -33,6 +33,14 @@ pub struct Harm {
     pub histories: BTreeSet<TimelineId>,
 }
 
+impl Harm {
+    pub fn add(&mut self, other: &Harm) {
+        self.segments.extend(other.segments.iter().map(|(name, is)| (*name, *is)));
+        self.backups.extend(other.backups.iter().cloned());
+        self.histories.extend(other.histories.iter().copied());
+    }
+}
+
 /// What can be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {

@@ -29,10 +29,15 @@ impl RecoveryLog {
     /// Lines may begin with any `log_line_prefix`.
     pub fn read(log: &str) -> RecoveryLog {
         let mut found = RecoveryLog::default();
-        for line in log.lines() {
-            found.note(line.trim());
-        }
+        found.hear(log);
         found
+    }
+
+    /// More of it: whole lines.
+    pub fn hear(&mut self, lines: &str) {
+        for line in lines.lines() {
+            self.note(line.trim());
+        }
     }
 
     fn note(&mut self, line: &str) {

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use walden::postgres::MajorVersion;
@@ -174,6 +176,44 @@ fn every_harm_is_named_with_what_it_costs() {
         assert!(found.is_some(), "{name}: {key}\n{report:#}");
         assert!(!found.unwrap()["advice"].as_str().unwrap().is_empty());
     }
+}
+
+#[test]
+fn one_that_was_interrupted_goes_on_and_what_it_proved_is_known_to_list() {
+    let kept = Kept::up(18, "local");
+    let state = Scratch::new();
+    let deep = || {
+        let walden = kept.cluster.walden().env("WALDEN_STATE_DIR", state.path());
+        walden.args(["verify", "--json", "--deep"])
+    };
+    let verified = || {
+        let output = kept.cluster.walden().args(["list", "--json"]).run().succeeds();
+        let list: Value = serde_json::from_str(&output.stdout).unwrap();
+        let backups = list["clusters"][0]["backups"].as_array().unwrap().clone();
+        backups.iter().map(|backup| backup["verified"].is_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(verified(), [false, false]);
+    // However long it takes to begin: one of them is told to stop in the middle.
+    let mut patience = Duration::from_millis(500);
+    let report = loop {
+        let mut running = deep().args(["--max-rate", "100KiB"]).spawn();
+        thread::sleep(patience);
+        running.terminate();
+        running.wait().exits(75);
+        let output = deep().run().exits(0);
+        let report: Value = serde_json::from_str(&output.stdout).unwrap();
+        if report["resumed"].is_string() {
+            break report;
+        }
+        patience *= 2;
+        assert!(patience < Duration::from_secs(20), "{report:#}");
+    };
+    assert_eq!(report["outcome"], "sound", "{report:#}");
+    assert_eq!(report["segments"], report["segments_read"]);
+    assert!(report["read_bytes"].as_u64().unwrap() > 1_000_000, "{report:#}");
+    assert_eq!(verified(), [true, true]);
+    let again: Value = serde_json::from_str(&deep().run().exits(0).stdout).unwrap();
+    assert!(again["resumed"].is_null(), "the other run was the end of it");
 }
 
 /// The one file below `folder` whose path has this in it.

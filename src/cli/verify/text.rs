@@ -16,10 +16,21 @@ pub fn of(report: &Report, is_quiet: bool) -> String {
         let _ = writeln!(text, "cluster {} in {}", report.cluster, report.repository);
         text += &tables(report);
     }
+    if let Some(unarchived) = report.unarchived.as_ref().filter(|it| it.files > 0 && !is_quiet) {
+        let (files, segments) = (unarchived.files, unarchived.segments);
+        let _ = writeln!(
+            text,
+            "\n{files} WAL files wait to be archived on this host, {segments} of them segments"
+        );
+    }
     for finding in &report.findings {
         if finding.severity == Severity::Damage || !is_quiet {
             text += &block(finding);
         }
+    }
+    let damages = report.findings.iter().filter(|it| it.severity == Severity::Damage).count();
+    if let Some(consequence) = report.consequence.as_ref().filter(|_| damages > 1) {
+        let _ = writeln!(text, "\nALL TOGETHER {consequence}");
     }
     for it in &report.unchecked {
         let _ = write!(text, "\nNOT CHECKED  {}\n  why          {}\n", it.object, it.why);

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::catalog::timeline_tree::Step;
 use crate::catalog::{Decision, Inventory};
 use crate::commands::drill::record::elapsed_ms;
 use crate::config::ObjectiveSettings;
-use crate::postgres::Lsn;
+use crate::postgres::{Lsn, SegmentName};
 use crate::repository::drill_record::{Check, DrillRecord, Timings, Verdict};
 
 /// Writes both into the record; one that is configured is a check.
@@ -58,10 +59,11 @@ fn stored(commit: Lsn, decision: &Decision, inventory: &Inventory) -> Option<Tim
         true => begins,
         false => decision.path.segment(begins.next(size).start(size), size),
     };
-    let steps = decision.path.steps().iter();
-    let before = steps.take_while(|step| step.timeline <= name.timeline && step.begin <= commit);
-    let copies =
-        before.map(|step| crate::postgres::SegmentName { timeline: step.timeline, ..name });
+    // A timeline that ended before the commit has other WAL at this place.
+    let has_it =
+        |step: &&Step| step.timeline <= name.timeline && step.end.is_none_or(|end| commit < end);
+    let steps = decision.path.steps().iter().filter(has_it);
+    let copies = steps.map(|step| SegmentName { timeline: step.timeline, ..name });
     copies.filter_map(|copy| inventory.segments.get(&copy)).map(|segment| segment.stored).min()
 }
 

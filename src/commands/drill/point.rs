@@ -11,6 +11,7 @@ use crate::commands::restore::plan::described;
 use crate::commands::restore::records::WalRecords;
 use crate::commands::survey::Survey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock;
 use crate::postgres::recovery_settings::shell_word;
 use crate::postgres::wal::digest::TransactionEnd;
 use crate::postgres::{Lsn, SegmentName, TimelineId};
@@ -38,6 +39,11 @@ pub struct Point {
 
 pub fn choose(home: &Home, survey: &Survey, request: &Request) -> Result<Point> {
     match &request.wish {
+        // Nothing can be wrong with the archive there.
+        Wish::Target(Target::Time(time)) if *time > clock::now() => {
+            Err(Error::new(ErrorKind::Usage, format!("the target {time} lies in the future"))
+                .hint("Use --latest for everything that is archived."))
+        }
         Wish::Target(target) => Ok(Point {
             wanted: wanted(request, target.clone(), request.timeline),
             mode: described(target).0,

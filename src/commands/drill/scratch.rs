@@ -24,6 +24,7 @@ pub const LOCK: &str = "lock";
 /// It was asked to stay, and is swept only where that is asked for.
 pub const KEPT: &str = "kept";
 const DATA: &str = "data";
+const SOCKETS: &str = "run";
 /// Where sockets go when the directory's path is too long for one.
 const SHORT_ROOT: &str = "/tmp";
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -152,10 +153,13 @@ impl Drop for Scratch {
 pub fn remove(directory: &Path) -> Result<()> {
     let until = Deadline::after(REMOVAL);
     processes::end_all_in(&directory.join(DATA));
+    // Where its sockets lie inside, a directory of the other name is somebody else's.
+    let is_inside = directory.join(SOCKETS).exists();
     loop {
-        let short = short_socket_directory(directory);
-        let removed =
-            gone(fs::remove_dir_all(directory)).and_then(|()| gone(remove_sockets(&short)));
+        let removed = gone(fs::remove_dir_all(directory)).and_then(|()| match is_inside {
+            true => Ok(()),
+            false => gone(remove_sockets(&short_socket_directory(directory))),
+        });
         match removed {
             // What was being started when it was looked for shows up now.
             Ok(()) if processes::all_in(&directory.join(DATA)).is_empty() => return Ok(()),
@@ -200,7 +204,7 @@ pub fn hold(root: &Path) -> Option<File> {
 }
 
 fn socket_directory(directory: &Path) -> PathBuf {
-    let own = directory.join("run");
+    let own = directory.join(SOCKETS);
     match own.join(SOCKET_NAME).as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
         true => own,
         false => short_socket_directory(directory),

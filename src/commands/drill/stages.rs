@@ -1,5 +1,8 @@
 //! Starting the server and watching its recovery, until it accepts writes.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -76,23 +79,59 @@ pub fn recover(
         Ok(server) => server,
         Err(error) => return Err(Box::new(stuck(error, "", started))),
     };
+    let mut listener = Listener::of(&server);
     loop {
         let state = server.state();
         // After the state: what is read then is all an ended server has said.
-        let text = server.log();
-        let log = RecoveryLog::read(&text);
+        listener.listen(state == State::Ended);
+        let log = &listener.log;
         if let Some(file) = &log.restored {
             progress(file);
         }
         if log.promoted && state == State::Ready {
-            let moments = Moments::read(&text);
-            let tablespaces = tablespaces(&text);
+            let (log, text) = (log.clone(), server.log());
+            let (moments, tablespaces) = (Moments::read(&text), tablespaces(&text));
             return Ok(Come { server, log, moments, started, tablespaces });
         }
-        if let Some(error) = trouble(&server, state, &log, deadline) {
-            return Err(Box::new(stuck(error, &text, started)));
+        if let Some(error) = trouble(&server, state, log, deadline) {
+            return Err(Box::new(stuck(error, &server.log(), started)));
         }
         thread::sleep(POLL);
+    }
+}
+
+/// Hears a log line by line while it grows: it has a line for each segment.
+struct Listener {
+    path: PathBuf,
+    heard: u64,
+    /// A line that has not ended yet.
+    begun: Vec<u8>,
+    log: RecoveryLog,
+}
+
+impl Listener {
+    fn of(server: &Server) -> Listener {
+        let path = server.launch().log.clone();
+        Listener { path, heard: 0, begun: Vec::new(), log: RecoveryLog::default() }
+    }
+
+    /// What cannot be read now is read the next time.
+    fn listen(&mut self, is_over: bool) {
+        let Ok(mut file) = File::open(&self.path) else { return };
+        if file.seek(SeekFrom::Start(self.heard)).is_err() {
+            return;
+        }
+        let before = self.begun.len();
+        // However it ends, what came is in `begun`.
+        let _ = file.read_to_end(&mut self.begun);
+        self.heard += (self.begun.len() - before) as u64;
+        let whole = match self.begun.iter().rposition(|byte| *byte == b'\n') {
+            _ if is_over => self.begun.len(),
+            Some(end) => end + 1,
+            None => 0,
+        };
+        let lines: Vec<u8> = self.begun.drain(..whole).collect();
+        self.log.hear(&String::from_utf8_lossy(&lines));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::catalog::BackupSummary;
 use crate::commands::survey;
 use crate::commands::verify::backups::{self, Folder, Looked};
@@ -9,13 +11,18 @@ use crate::commands::verify::packs::{self, Means};
 use crate::commands::verify::problem::{Cost, Notebook, Problem};
 use crate::commands::verify::report::CheckedBackup;
 use crate::commands::verify::{Task, sample};
-use crate::repository::audit::{AuditEntry, Outcome::Done, Verb};
+use crate::postgres::{Lsn, MajorVersion, TimelineId};
+use crate::repository::audit::{AuditEntry, Verb};
 use crate::repository::{BackupId, Home, Manifest};
+
+/// PostgreSQL's default.
+const WAL_SEGMENT_BYTES: u32 = 16 << 20;
 
 /// What was learned of them.
 #[derive(Default)]
 pub struct SeenBackups {
-    /// Of those whose manifest or header can be read, oldest first.
+    /// Of those whose manifest or header can be read, or of which the audit trail knows what they
+    /// were; oldest first.
     pub summaries: Vec<BackupSummary>,
     pub checked: Vec<CheckedBackup>,
     /// The packs that were read and are sound.
@@ -27,15 +34,22 @@ pub struct SeenBackups {
 pub fn look(means: &Means<'_>, task: &Task<'_>, book: &mut Notebook) -> SeenBackups {
     let mut seen = SeenBackups::default();
     let published = published(means.home, book);
+    let mut lost: Vec<BackupId> = Vec::new();
     for (id, folder) in backups::folders(&task.contents.objects) {
         if folder.has_manifest {
             means.progress.enter(format!("looking at backup {id}"));
             look_at_one(means, task, (&id, &folder), &mut seen, book);
+            let is_known = seen.summaries.iter().any(|backup| backup.id == id.as_str());
+            lost.extend((!is_known).then_some(id));
         } else {
-            let was_published = published.contains(&id);
+            let was_published = published.contains_key(&id);
             backups::without_manifest(means.home, &id, &folder, was_published, book);
+            lost.push(id);
         }
     }
+    let traces = lost.iter().filter_map(|id| published.get(id));
+    let known: Vec<BackupSummary> = traces.map(|trace| trace.summary(&seen.summaries)).collect();
+    seen.summaries.extend(known);
     seen.summaries.sort_by_key(|backup| (backup.began, backup.id.clone()));
     seen
 }
@@ -117,16 +131,59 @@ fn read(
     read
 }
 
-/// The backups that were complete once, as the audit trail says.
-fn published(home: &Home, book: &mut Notebook) -> BTreeSet<BackupId> {
+/// The backups that were complete once, as the audit trail has them.
+fn published(home: &Home, book: &mut Notebook) -> BTreeMap<BackupId, Trace> {
     let entries = match home.audit(Some(Verb::Backup), None) {
         Ok(entries) => entries,
         Err(error) => {
             book.skip(home.audits_key(), error);
-            return BTreeSet::new();
+            return BTreeMap::new();
         }
     };
-    let done = entries.into_iter().flatten().filter(|entry| entry.outcome == Done);
-    let id = |entry: AuditEntry| entry.details.get("id")?.as_str()?.parse().ok();
-    done.filter_map(id).collect()
+    // One that was not published has no id there.
+    let trace = |entry: AuditEntry| {
+        let (began, ended) = (entry.began, entry.ended);
+        let written: Written = serde_json::from_value(entry.details).ok()?;
+        Some((written.id.clone(), Trace { began, ended, written }))
+    };
+    entries.into_iter().flatten().filter_map(trace).collect()
+}
+
+/// What the audit trail tells of a backup.
+struct Trace {
+    began: Timestamp,
+    ended: Timestamp,
+    written: Written,
+}
+
+#[derive(serde::Deserialize)]
+struct Written {
+    id: BackupId,
+    parent: Option<String>,
+    began: Option<Timestamp>,
+    ended: Option<Timestamp>,
+    server_version_num: u32,
+    timeline: TimelineId,
+    start_lsn: Lsn,
+    end_lsn: Lsn,
+}
+
+impl Trace {
+    /// For what its loss costs. The size of segments is not there, and nobody asks this for it.
+    fn summary(&self, siblings: &[BackupSummary]) -> BackupSummary {
+        let Written { id, parent, timeline, start_lsn, end_lsn, .. } = &self.written;
+        let segment_size = siblings.first().map(|sibling| sibling.wal_segment_size);
+        BackupSummary {
+            id: id.to_string(),
+            timeline: *timeline,
+            start_lsn: *start_lsn,
+            end_lsn: *end_lsn,
+            began: self.written.began.unwrap_or(self.began),
+            ended: self.written.ended.unwrap_or(self.ended),
+            wal_segment_size: segment_size.unwrap_or(WAL_SEGMENT_BYTES),
+            major: MajorVersion::from_server_version_num(self.written.server_version_num),
+            parent: parent.clone(),
+            stored: 0,
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::commands::verify::{
     CheckedBackup, CheckedTimeline, Finding, Looked, Outcome, Report, Request, Severity,
 };
 use crate::host::clock;
-use crate::postgres::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
 use crate::repository::verification::{Verification, VerifiedBackup, VerifiedWal};
 use crate::repository::{Home, Kept, Object, audit};
 
@@ -49,7 +49,10 @@ pub fn report(looked: &Looked, request: &Request, began: Timestamp) -> Report {
         read_bytes: looked.backups.read_bytes + looked.wal.read_bytes,
         stored_bytes,
         unarchived: looked.unarchived.clone(),
-        findings: looked.findings.clone(),
+        findings: looked.verdicts.findings.clone(),
+        consequence: looked.verdicts.consequence.clone(),
+        lost_times: looked.verdicts.together.stretches.clone(),
+        lost_backups: looked.verdicts.together.backups.clone(),
         unchecked: looked.unchecked.clone(),
     };
     report.summary = summary(&report);
@@ -149,13 +152,7 @@ fn verified(looked: &Looked, backup: &CheckedBackup) -> VerifiedBackup {
 /// Those that are there, each run either read or only looked at.
 fn runs(looked: &Looked, size: u32) -> Vec<VerifiedWal> {
     let mut runs: Vec<VerifiedWal> = Vec::new();
-    let listed = looked.contents.objects.iter().filter_map(|object| match object.kept {
-        Kept::Wal(WalFileName::Segment(name)) => Some(name),
-        _ => None,
-    });
-    let mut names: Vec<SegmentName> = listed.collect();
-    names.sort();
-    for name in names {
+    for name in looked.segments.iter().copied() {
         let deep = looked.wal.read.contains(&name);
         match runs.last_mut() {
             Some(run) if size > 0 && run.deep == deep && run.last.next(size) == name => {

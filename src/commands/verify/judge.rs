@@ -28,26 +28,44 @@ pub struct Court<'a> {
     pub sources: &'a dyn Fn(&WalFileName) -> String,
 }
 
-/// Damage first; within that in the order of the objects.
-pub fn judge(mut court: Court<'_>, book: &mut Notebook) -> Vec<Finding> {
+/// What was found, and what all of it costs together.
+pub struct Verdicts {
+    /// Damage first; within that in the order of the objects.
+    pub findings: Vec<Finding>,
+    pub together: Loss,
+    /// The latter in words, where there is any.
+    pub consequence: Option<String>,
+}
+
+pub fn judge(mut court: Court<'_>, book: &mut Notebook) -> Verdicts {
     let children = court.mend_chains(book);
     let really = court.mend_wal(book);
     let whole = Reach::of(&court.world);
+    let harms: Vec<Option<Harm>> =
+        book.problems.iter().map(|problem| court.harm(problem, &children, &really)).collect();
+    let mut all = Harm::default();
+    harms.iter().flatten().for_each(|harm| all.add(harm));
+    let together = court.world.loss(&whole, &all);
     let mut findings: Vec<Finding> = Vec::new();
     let mut weighed = 0;
-    for problem in &book.problems {
-        let harm = court.harm(problem, &children, &really);
-        let loss = match &harm {
+    for (problem, harm) in book.problems.iter().zip(&harms) {
+        let loss = match harm {
             Some(harm) if weighed < WEIGHED_MAX => {
                 weighed += 1;
                 Some(court.world.loss(&whole, harm))
             }
             _ => None,
         };
-        findings.push(court.finding(problem, loss));
+        let costs_less = loss.as_ref().is_some_and(|loss| !loss.is_none() && !loss.is_all);
+        let mut finding = court.finding(problem, loss);
+        if together.is_all && costs_less {
+            finding.consequence += "; with the other damage nothing can be recovered any more";
+        }
+        findings.push(finding);
     }
     findings.sort_by(|a, b| (a.severity as u8, &a.object).cmp(&(b.severity as u8, &b.object)));
-    findings
+    let consequence = (!together.is_none()).then(|| sentences(String::new(), &together));
+    Verdicts { findings, together, consequence }
 }
 
 impl Court<'_> {
@@ -239,17 +257,19 @@ fn missing(found: &Break) -> String {
 }
 
 fn sentences(first: String, loss: &Loss) -> String {
-    let mut text = first;
-    if !loss.stretches.is_empty() {
-        text += &format!(": {}", times(loss));
-    }
+    let times = (!loss.stretches.is_empty()).then(|| times(loss));
     let backups: Vec<&String> = loss.backups.iter().collect();
-    match backups.as_slice() {
-        [] => {}
-        [only] => text += &format!("; backup {only} cannot be restored"),
-        many => text += &format!("; backups {} cannot be restored", listing(many)),
+    let backups = match backups.as_slice() {
+        [] => None,
+        [only] => Some(format!("backup {only} cannot be restored")),
+        many => Some(format!("backups {} cannot be restored", listing(many))),
+    };
+    let costs: Vec<String> = times.into_iter().chain(backups).collect();
+    match (first.is_empty(), costs.is_empty()) {
+        (true, _) => costs.join("; "),
+        (false, true) => first,
+        (false, false) => format!("{first}: {}", costs.join("; ")),
     }
-    text
 }
 
 fn listing(all: &[&String]) -> String {

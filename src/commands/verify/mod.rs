@@ -46,7 +46,7 @@ pub use problem::{Severity, Unchecked};
 pub use report::{CheckedBackup, CheckedTimeline, Finding, Outcome, Report};
 
 use all_backups::SeenBackups;
-use judge::{Court, judge};
+use judge::{Court, Verdicts, judge};
 use memory::{Done, Memory};
 use packs::Means;
 use problem::{Cost, Notebook, Problem};
@@ -124,9 +124,11 @@ struct Looked {
     contents: Contents,
     backups: SeenBackups,
     wal: SeenWal,
+    /// Those that are there and not damaged, in the order of their names.
+    segments: Vec<SegmentName>,
     timelines: Vec<CheckedTimeline>,
     unarchived: Option<Unarchived>,
-    findings: Vec<Finding>,
+    verdicts: Verdicts,
     unchecked: Vec<Unchecked>,
 }
 
@@ -206,6 +208,8 @@ fn look(
         lost_end::look(home, &inventory, &past.history, &mut book);
     }
     let timelines = conclude::timelines(&inventory, &wal);
+    let sound = inventory.segments.iter().filter(|(_, segment)| !segment.is_damaged);
+    let segments = sound.map(|(name, _)| *name).collect();
     let unarchived = window::look_at_unarchived(home, pgdata, &inventory);
     if let Some(id) = &request.backup {
         scope::assume_the_rest(id, &backups.summaries, &tree, &mut inventory);
@@ -213,9 +217,9 @@ fn look(
     let world = World { backups: backups.summaries.clone(), tree, inventory };
     let sources = |name: &WalFileName| sources(pgdata, name);
     let court = Court { home, world, invalid: &wal.invalid, sources: &sources };
-    let findings = judge(court, &mut book);
+    let verdicts = judge(court, &mut book);
     let unchecked = book.unchecked;
-    Ok(Looked { contents, backups, wal, timelines, unarchived, findings, unchecked })
+    Ok(Looked { contents, backups, wal, segments, timelines, unarchived, verdicts, unchecked })
 }
 
 /// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it
@@ -286,7 +290,7 @@ fn sources(pgdata: Option<&Path>, name: &WalFileName) -> String {
 
 impl Looked {
     fn has_damage(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Damage)
+        self.verdicts.findings.iter().any(|finding| finding.severity == Severity::Damage)
     }
 }
 

@@ -41,6 +41,10 @@ pub struct Report {
     pub unarchived: Option<Unarchived>,
     /// Damage first.
     pub findings: Vec<Finding>,
+    /// What all the damage costs together, in words; `None`: nothing.
+    pub consequence: Option<String>,
+    pub lost_times: Vec<Stretch>,
+    pub lost_backups: Vec<String>,
     /// What should have been looked at and could not be.
     pub unchecked: Vec<Unchecked>,
 }

@@ -10,20 +10,21 @@ use crate::commands::verify::{Finding, Looked, Outcome, Request, Severity, concl
 use crate::postgres::wal::Digest;
 use crate::postgres::wal::samples::insert;
 use crate::postgres::{SystemIdentifier, TimelineId, WalFileName};
+use crate::repository::audit::{self, AuditEntry, Verb};
 use crate::repository::manifest::Manifest;
 use crate::repository::verification::{Verification, VerifiedBackup, VerifiedWal};
 use crate::repository::{Home, Repository};
 use crate::storage::{Body, Key, Storage as _};
 
 fn damages(looked: &Looked) -> Vec<&Finding> {
-    looked.findings.iter().filter(|it| it.severity == Severity::Damage).collect()
+    looked.verdicts.findings.iter().filter(|it| it.severity == Severity::Damage).collect()
 }
 
 /// The only damage, which is of this object.
 #[track_caller]
 fn only<'a>(looked: &'a Looked, object: &Key) -> &'a Finding {
     let damages = damages(looked);
-    assert_eq!(damages.len(), 1, "{:#?}", looked.findings);
+    assert_eq!(damages.len(), 1, "{:#?}", looked.verdicts.findings);
     assert_eq!(damages[0].object, object.to_string());
     assert!(looked.unchecked.is_empty(), "{:?}", looked.unchecked);
     assert!(!damages[0].advice.is_empty());
@@ -46,10 +47,18 @@ fn in_seconds(finding: &Finding) -> Vec<Stretch> {
 fn a_sound_repository_has_no_findings_and_everything_in_it_was_read() {
     let place = Place::new();
     let shallow = place.look(false);
-    assert!(shallow.findings.is_empty() && shallow.unchecked.is_empty(), "{:#?}", shallow.findings);
+    assert!(
+        shallow.verdicts.findings.is_empty() && shallow.unchecked.is_empty(),
+        "{:#?}",
+        shallow.verdicts.findings
+    );
     assert_eq!(shallow.wal.read.len(), 0);
     let deep = place.look(true);
-    assert!(deep.findings.is_empty() && deep.unchecked.is_empty(), "{:#?}", deep.findings);
+    assert!(
+        deep.verdicts.findings.is_empty() && deep.unchecked.is_empty(),
+        "{:#?}",
+        deep.verdicts.findings
+    );
     assert_eq!(deep.wal.read.len(), place.segments.len());
     assert!(deep.backups.checked.iter().all(|it| it.whole && it.sound && it.packs_read > 5));
     let request = Request { deep: true, ..Request::shallow() };
@@ -90,8 +99,8 @@ fn wal_older_than_every_backup_is_missed_by_nobody() {
     place.put_segment_of(4);
     place.remove(&place.key(5));
     let looked = place.look(true);
-    assert!(damages(&looked).is_empty(), "{:#?}", looked.findings);
-    assert_eq!(looked.findings[0].consequence, "none: no backup needs it");
+    assert!(damages(&looked).is_empty(), "{:#?}", looked.verdicts.findings);
+    assert_eq!(looked.verdicts.findings[0].consequence, "none: no backup needs it");
     // What is there must be what it says all the same.
     let place = Place::new();
     place.flip(&place.key(5), 40);
@@ -212,6 +221,54 @@ fn a_damaged_pack_costs_its_backup_and_those_that_rest_on_it() {
 }
 
 #[test]
+fn what_all_damage_costs_together_is_said() {
+    let place = Place::new();
+    let [full, _, last] = &place.backups[..] else { panic!("three") };
+    let (one, other) = (place.home.manifest_key(&full.id), place.home.manifest_key(&last.id));
+    place.flip(&one, 3);
+    place.flip(&other, 3);
+    let looked = place.look(false);
+    assert!(looked.verdicts.together.is_all);
+    assert_eq!(looked.verdicts.together.backups.len(), 3);
+    let says =
+        damages(&looked).iter().all(|it| it.consequence.contains("nothing can be recovered"));
+    assert!(says, "{:#?}", looked.verdicts.findings);
+    assert!(looked.verdicts.consequence.unwrap().starts_with("nothing can be recovered any more"));
+}
+
+#[test]
+fn what_a_backup_was_is_known_from_the_audit_trail() {
+    let place = Place::new();
+    let full = &place.backups[0];
+    let entry = AuditEntry {
+        walden: 1,
+        verb: Verb::Backup,
+        began: full.began,
+        ended: full.ended,
+        outcome: audit::Outcome::Done,
+        summary: "a backup".to_owned(),
+        host: "db1".to_owned(),
+        os_user: "postgres".to_owned(),
+        version: "0.1.0".to_owned(),
+        details: serde_json::json!({
+            "id": full.id,
+            "server_version_num": full.server_version_num,
+            "timeline": full.timeline,
+            "start_lsn": full.start_lsn,
+            "end_lsn": full.end_lsn,
+        }),
+    };
+    place.home.put_audit(&entry).unwrap();
+    let key = place.home.manifest_key(&full.id);
+    place.remove(&key);
+    let looked = place.look(false);
+    let finding = only(&looked, &key);
+    assert!(finding.what.contains("the audit trail says"), "{}", finding.what);
+    assert_eq!(in_seconds(finding), lost((6, 30), (10, 30)));
+    assert_eq!(finding.lost_backups.len(), 2, "its child as well: {finding:?}");
+}
+
+#[test]
 fn packs_and_manifests_of_other_backups_are_told_by_their_headers() {
     let place = Place::new();
     let [full, _, last] = &place.backups[..] else { panic!("three") };
@@ -220,8 +277,8 @@ fn packs_and_manifests_of_other_backups_are_told_by_their_headers() {
     place.replace(&one, b);
     place.replace(&other, a);
     let looked = place.look(false);
-    assert_eq!(damages(&looked).len(), 2, "{:#?}", looked.findings);
-    assert!(looked.findings[0].what.contains("is not the one of its manifest"));
+    assert_eq!(damages(&looked).len(), 2, "{:#?}", looked.verdicts.findings);
+    assert!(looked.verdicts.findings[0].what.contains("is not the one of its manifest"));
 
     let place = Place::new();
     let key = place.home.manifest_key(&last.id);
@@ -260,10 +317,10 @@ fn wal_that_was_there_the_last_time_is_missed_at_the_end_as_well() {
     let earlier = Verification { wal: vec![run], ..Verification::default() };
     let history = vec![(at(20, 0), earlier)];
     let looked = place.look_with(&Request::shallow(), history.clone(), None);
-    assert!(looked.findings.is_empty(), "{:#?}", looked.findings);
+    assert!(looked.verdicts.findings.is_empty(), "{:#?}", looked.verdicts.findings);
     place.remove(&place.key(12));
     place.remove(&place.key(13));
-    assert!(place.look(false).findings.is_empty(), "nobody else can know");
+    assert!(place.look(false).verdicts.findings.is_empty(), "nobody else can know");
     let looked = place.look_with(&Request::shallow(), history, None);
     let finding = only(&looked, &place.key(12));
     assert!(finding.what.contains("2000-01-01 00:20:00"), "{}", finding.what);
@@ -309,7 +366,7 @@ fn a_chain_without_its_parent_is_told_and_a_folder_without_a_manifest_is_a_note(
     let finding = only(&looked, &place.home.manifest_key(&child.id));
     assert!(finding.what.contains("is missing or cannot be read"), "{}", finding.what);
     assert_eq!(finding.lost_backups, [child.id.to_string()]);
-    let note = looked.findings.iter().find(|it| it.severity == Severity::Note).unwrap();
+    let note = looked.verdicts.findings.iter().find(|it| it.severity == Severity::Note).unwrap();
     assert_eq!(note.object, place.home.backup_key(&full.id).to_string());
     assert!(note.what.contains("no manifest"), "{}", note.what);
 }
@@ -371,8 +428,8 @@ fn strangers_are_notes() {
     let partial = WalFileName::Partial(place.segments[0].0);
     place.put_wal(&partial, &place.segments[0].1, Kind::Partial, |header| header);
     let looked = place.look(true);
-    assert!(damages(&looked).is_empty(), "{:#?}", looked.findings);
-    let notes: Vec<&str> = looked.findings.iter().map(|it| it.object.as_str()).collect();
+    assert!(damages(&looked).is_empty(), "{:#?}", looked.verdicts.findings);
+    let notes: Vec<&str> = looked.verdicts.findings.iter().map(|it| it.object.as_str()).collect();
     assert_eq!(notes.len(), 2);
     assert!(notes.contains(&stray.as_str()));
     place.flip(&place.home.wal_key(&partial), 40);
@@ -390,7 +447,7 @@ fn one_backup_or_one_timeline_can_be_looked_at_alone() {
         ..Request::shallow()
     };
     let child = place.look_with(&of(1), Vec::new(), None);
-    assert!(child.findings.is_empty(), "{:#?}", child.findings);
+    assert!(child.verdicts.findings.is_empty(), "{:#?}", child.verdicts.findings);
     assert_eq!((child.backups.checked.len(), child.timelines[0].segments), (2, 1));
     assert_eq!(damages(&place.look_with(&of(2), Vec::new(), None)).len(), 1);
     let timeline = TimelineId::new(1).ok();
@@ -415,7 +472,7 @@ fn an_interrupted_run_reads_only_what_is_left() {
     let looked = place.look_with(&request, Vec::new(), Some(before.clone()));
     let manifest: &Manifest = &place.backups[1];
     assert_eq!(manifest.packs.len(), 7);
-    assert!(looked.findings.is_empty(), "{:#?}", looked.findings);
+    assert!(looked.verdicts.findings.is_empty(), "{:#?}", looked.verdicts.findings);
     assert_eq!(looked.wal.read.len(), 9);
     assert!(looked.backups.checked.iter().all(|it| it.packs == it.packs_read));
     // A file that lies across where it stopped is read from its beginning.
@@ -441,5 +498,5 @@ fn samples_of_packs_make_a_backup_whole_in_the_end() {
     let checked = &looked.backups.checked[0];
     assert!(checked.packs_read < checked.packs, "{checked:?}");
     assert!(looked.backups.read[&id].contains(&(packs - 1)), "what was never read comes first");
-    assert!(checked.whole && checked.sound, "{checked:?} {:#?}", looked.findings);
+    assert!(checked.whole && checked.sound, "{checked:?} {:#?}", looked.verdicts.findings);
 }

@@ -152,12 +152,12 @@ pub fn flipped_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn flipped_manifest_header(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_header(&landscape.full.object(MANIFEST));
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 fn empty_manifest(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.cut(&landscape.full.object(MANIFEST), 0.0);
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 /// The header is whole, and tells what the backup was.
@@ -206,7 +206,7 @@ fn manifest_with_other_wal(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn parents_manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.full.object(MANIFEST));
-    costs_what_is_known(landscape)
+    costs_both(landscape, &[MANIFEST])
 }
 
 pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
