@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(read(None, None), [first.clone(), second.clone()]);
         assert_eq!(read(Some(Verb::Verify), None), [first]);
-        assert_eq!(read(None, Some("2026-11-22T00:00:00Z")), [second.clone()]);
+        assert_eq!(read(None, Some("2026-11-22T00:00:00Z")), [second]);
 
         let third = entry("2026-11-23T10:15:30Z", Verb::Backup);
         storage.put_new(&home.audit_key(third.began, third.verb), &Body::new("{")).unwrap();
