@@ -22,6 +22,8 @@ pub const ORANGE: RGBColor = RGBColor(0xE6, 0x9F, 0x00);
 pub const GREEN: RGBColor = RGBColor(0x00, 0x9E, 0x73);
 pub const RED: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
 pub const PURPLE: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
+/// Stands on other colours, light or dark.
+pub const NAVY: RGBColor = RGBColor(0x08, 0x30, 0x4E);
 pub const FAINT: RGBColor = RGBColor(0xC9, 0xD1, 0xDB);
 pub const GRID: RGBColor = RGBColor(0xE4, 0xE8, 0xEE);
 pub const MUTED: RGBColor = RGBColor(0x5A, 0x66, 0x75);
@@ -172,9 +174,10 @@ pub fn picture(
 ) -> Result<Markup> {
     let view = |size: Size| format!("0 0 {} {}", size.width * SCALE, size.height * SCALE);
     let (large, small) = (draw(wide)?, draw(narrow)?);
+    let names = format!("{id}-title {id}-text");
     Ok(html! {
         div.chart {
-            svg.wide viewBox=(view(wide)) role="img" aria-labelledby={ (id) "-title " (id) "-text" } {
+            svg.wide viewBox=(view(wide)) role="img" aria-labelledby=(names) {
                 title id={ (id) "-title" } { (title) }
                 desc id={ (id) "-text" } { (description) }
                 (PreEscaped(large))

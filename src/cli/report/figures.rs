@@ -70,7 +70,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);
@@ -87,7 +87,11 @@ pub struct Badge {
 
 impl Badge {
     pub fn markup(&self) -> Markup {
-        html! { span class={ "badge " (self.class) } { span.mark aria-hidden="true" { (self.mark) } " " (self.word) } }
+        html! {
+            span class={ "badge " (self.class) } {
+                span.mark aria-hidden="true" { (self.mark) } " " (self.word)
+            }
+        }
     }
 }
 

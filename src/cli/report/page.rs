@@ -82,10 +82,11 @@ fn verdict(report: &Report) -> Markup {
                 span.seal aria-hidden="true" { (mark) }
                 (words("/verdict/headline", verdict.headline))
             }
-            @if let (Some(earliest), Some(latest)) = (report.window.earliest, report.window.latest) {
+            @if report.window.latest.is_some() {
                 p.span {
-                    "Any moment can be restored from " strong { (time("/window/earliest", Some(earliest))) }
-                    " to " strong { (time("/window/latest", Some(latest))) }
+                    "Any moment can be restored from "
+                    strong { (time("/window/earliest", report.window.earliest)) }
+                    " to " strong { (time("/window/latest", report.window.latest)) }
                 }
             }
             ul.reasons {
@@ -171,7 +172,10 @@ fn footer(report: &Report) -> Markup {
                 code { "walden report --json" } " has every figure of this page. "
                 "Times are in UTC, sizes in powers of 1024."
             }
-            p { "System identifier " (words("/system_identifier", &report.system_identifier.to_string())) }
+            p {
+                "System identifier "
+                (words("/system_identifier", &report.system_identifier.to_string()))
+            }
         }
     }
 }

@@ -61,10 +61,20 @@ fn table(heads: &[&str], numbers_from: usize, rows: Vec<Vec<Markup>>) -> Markup 
     html! {
         div.scroll tabindex="0" {
             table {
-                thead { tr { @for (at, head) in heads.iter().enumerate() { th scope="col" class=[class(at)] { (head) } } } }
+                thead {
+                    tr {
+                        @for (at, head) in heads.iter().enumerate() {
+                            th scope="col" class=[class(at)] { (head) }
+                        }
+                    }
+                }
                 tbody {
                     @for row in rows {
-                        tr { @for (at, cell) in row.into_iter().enumerate() { td class=[class(at)] { (cell) } } }
+                        tr {
+                            @for (at, cell) in row.into_iter().enumerate() {
+                                td class=[class(at)] { (cell) }
+                            }
+                        }
                     }
                 }
             }

@@ -7,8 +7,8 @@ use crate::commands::audit::{Deed, outcome_of};
 use crate::commands::backup::Report;
 use crate::error::{Error, ErrorKind};
 use crate::host::termination;
-use crate::repository::Home;
 use crate::repository::audit::Outcome;
+use crate::repository::{BackupId, Home};
 
 pub fn record(deed: &Deed, home: &Home, report: &Report) {
     let outcome = if report.damaged > 0 { Outcome::FoundWrong } else { Outcome::Done };
@@ -41,7 +41,7 @@ fn details(report: &Report) -> Value {
     json!({
         "id": report.id.as_str(),
         "type": report.kind,
-        "parent": report.parent.as_ref().map(|parent| parent.as_str()),
+        "parent": report.parent.as_ref().map(BackupId::as_str),
         "mode": report.mode,
         "server_version_num": report.server_version_num,
         "began": report.began,

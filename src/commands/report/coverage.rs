@@ -27,7 +27,7 @@ pub struct Verification {
     pub runs: Vec<Run>,
     /// Whatever it looked at.
     pub last: Option<Timestamp>,
-    /// Something was found, and no verification of everything has found nothing since.
+    /// Something wrong was found, and everything has not been found right since.
     pub is_wrong: bool,
     /// By content: every byte of a backup, every record of a segment.
     pub backups: Coverage,
@@ -112,14 +112,21 @@ impl Verification {
         Verification {
             runs: recent.filter_map(|entry| Run::of(entry, inventory)).collect(),
             last: known.last().map(|(ended, _)| *ended),
-            is_wrong: known.iter().fold(false, |wrong, (_, it)| {
-                let is_everything = it.deep && it.sample >= 1.0;
-                it.found > 0 || (wrong && !is_everything)
-            }),
+            is_wrong: entries.iter().fold(false, is_wrong_after),
             is_fresh: backups.overdue_count == 0 && wal.overdue_count == 0,
             backups,
             wal,
         }
+    }
+}
+
+/// Some findings are of no weight: the outcome tells.
+fn is_wrong_after(wrong: bool, entry: &AuditEntry) -> bool {
+    let is_everything = details(entry).is_some_and(|it| it.deep && it.sample >= 1.0);
+    match entry.outcome {
+        Outcome::FoundWrong => true,
+        Outcome::Done => wrong && !is_everything,
+        Outcome::CouldNotCheck | Outcome::Failed => wrong,
     }
 }
 

@@ -106,7 +106,7 @@ fn tell(home: &Home, since: Timestamp, notes: &mut Vec<String>) -> Result<Told> 
         match record {
             Ok(record) => drills.push(record),
             Err(error) => {
-                notes.push(format!("drill {id} is left out, it cannot be read: {error}."))
+                notes.push(format!("drill {id} is left out, it cannot be read: {error}."));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a disaster would cost, measured: how much is lost, how long it takes; and what was promised.
+//! What a disaster would cost, measured: how much is lost, how long it takes; and the objectives.
 
 use std::time::Duration;
 

@@ -21,19 +21,18 @@ pub fn write(history: &History, chance: &mut fastrand::Rng) {
         let kind = if backup.is_full { "full" } else { "incremental" };
         let summary = format!("{kind} backup {} of {} MiB stored", backup.id, backup.stored >> 20);
         let details = json!({ "id": backup.id.to_string(), "type": kind, "stored": backup.stored });
-        trail.enter(Verb::Backup, (backup.began, backup.ended), Outcome::Done, &summary, details);
+        trail.enter(Verb::Backup, (backup.began, backup.ended), (Outcome::Done, &summary), details);
     }
     let failed = history.at(33, 2.1);
     let why = "cannot connect to PostgreSQL: connection refused";
-    trail.enter(Verb::Backup, (failed, failed + minutes(1)), Outcome::Failed, why, Value::Null);
+    trail.enter(Verb::Backup, (failed, failed + minutes(1)), (Outcome::Failed, why), Value::Null);
     let restored = history.at(66, 11.2);
     let summary = "restored into /var/lib/postgresql/17/restored, to just before the drop of \
                    public.orders";
     trail.enter(
         Verb::Restore,
         (restored, restored + minutes(24)),
-        Outcome::Done,
-        summary,
+        (Outcome::Done, summary),
         json!({}),
     );
     for day in 1..92 {
@@ -61,8 +60,7 @@ impl Trail<'_> {
         &self,
         verb: Verb,
         (began, ended): (Timestamp, Timestamp),
-        outcome: Outcome,
-        summary: &str,
+        (outcome, summary): (Outcome, &str),
         details: Value,
     ) {
         let entry = AuditEntry {
@@ -125,7 +123,7 @@ impl Trail<'_> {
         };
         let details = serde_json::to_value(&verification).unwrap();
         let took = minutes(if is_everything { 95 } else { 7 });
-        self.enter(Verb::Verify, (began, began + took), outcome, summary, details);
+        self.enter(Verb::Verify, (began, began + took), (outcome, summary), details);
     }
 
     fn drill(
@@ -162,11 +160,7 @@ impl Trail<'_> {
             host: "drill1".to_owned(),
             os_user: "postgres".to_owned(),
             version: "0.1.0".to_owned(),
-            postgresql: Postgresql {
-                source: Some("17.5".to_owned()),
-                used: Some("17.6".to_owned()),
-                bin: Some("/usr/lib/postgresql/17/bin".into()),
-            },
+            postgresql: postgresql(),
             target: Target {
                 mode: "random".to_owned(),
                 options: vec!["--target-lsn".to_owned(), lsn.to_string()],
@@ -180,35 +174,14 @@ impl Trail<'_> {
                 timeline: Some(target.name.timeline),
                 stopped: Some("recovery stopping after commit of transaction 88121".to_owned()),
             }),
-            timings: Timings {
-                choose_ms: Some(phases[0]),
-                fetch_ms: Some(phases[1]),
-                consistent_ms: Some(phases[2]),
-                replay_ms: Some(phases[3]),
-                ready_ms: Some(phases[4]),
-                rto_ms: Some(rto),
-                checks_ms: Some(40_000),
-            },
+            timings: timings(phases),
             objectives: Objectives {
                 rto_ms: Some(900_000),
                 rpo_ms: Some(900_000),
                 rpo_measured_ms: Some(212_000),
             },
             checks: checks(verdict, rto),
-            tables: vec![
-                TableRows {
-                    database: "shop".to_owned(),
-                    relation: "public.orders".to_owned(),
-                    rows,
-                    before,
-                },
-                TableRows {
-                    database: "shop".to_owned(),
-                    relation: "public.<script>alert(1)</script>".to_owned(),
-                    rows: 4,
-                    before: Some(4),
-                },
-            ],
+            tables: tables(rows, before),
             kept: None,
         };
         self.home.put_drill(&record).unwrap();
@@ -219,7 +192,7 @@ impl Trail<'_> {
             Verdict::Incomplete => (Outcome::CouldNotCheck, "recovered; amcheck is not installed"),
         };
         let details = json!({ "id": id.to_string() });
-        self.enter(Verb::Drill, (began, ended), outcome, summary, details);
+        self.enter(Verb::Drill, (began, ended), (outcome, summary), details);
     }
 
     fn plan(&self, began: Timestamp, target: Written) -> Option<Plan> {
@@ -243,6 +216,39 @@ impl Trail<'_> {
     fn path(&self, key: &str) -> impl AsRef<Path> + use<> {
         self.history.path(key)
     }
+}
+
+fn postgresql() -> Postgresql {
+    Postgresql {
+        source: Some("17.5".to_owned()),
+        used: Some("17.6".to_owned()),
+        bin: Some("/usr/lib/postgresql/17/bin".into()),
+    }
+}
+
+fn timings(phases: [u64; 5]) -> Timings {
+    let [choose, fetch, consistent, replay, ready] = phases.map(Some);
+    Timings {
+        choose_ms: choose,
+        fetch_ms: fetch,
+        consistent_ms: consistent,
+        replay_ms: replay,
+        ready_ms: ready,
+        rto_ms: Some(phases.iter().sum()),
+        checks_ms: Some(40_000),
+    }
+}
+
+/// A name may be anything.
+fn tables(rows: u64, before: Option<u64>) -> Vec<TableRows> {
+    let table = |relation: &str, rows, before| TableRows {
+        database: "shop".to_owned(),
+        relation: relation.to_owned(),
+        rows,
+        before,
+    };
+    let orders = table("public.orders", rows, before);
+    vec![orders, table("public.<script>alert(1)</script>", 4, Some(4))]
 }
 
 fn reasons(verdict: Verdict) -> Vec<String> {

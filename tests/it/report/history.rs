@@ -118,9 +118,9 @@ impl History {
                 self.put_segment(&Written { name, begun: at, ended, stored }, fork, chance);
             }
             if at >= due {
-                self.back_up(branch.timeline, number, (at, ended), is_first, chance);
+                self.back_up((branch.timeline, number), (at, ended), is_first, chance);
                 is_first = false;
-                due = due + days(1);
+                due += days(1);
             }
             at = ended;
             number += 1;
@@ -198,8 +198,7 @@ impl History {
 
     fn back_up(
         &mut self,
-        timeline: u32,
-        number: u64,
+        (timeline, number): (u32, u64),
         (began, ended): (Timestamp, Timestamp),
         is_first: bool,
         chance: &mut fastrand::Rng,

@@ -105,13 +105,16 @@ fn bar(
     Ok(())
 }
 
+/// A colour, and how much of a day is of it.
+type Band = (RGBColor, fn(&StorageDay) -> u64);
+
 /// What is there today, by when it came: one band upon another.
 pub fn storage(report: &Report) -> Result<Option<Markup>> {
     let days = &report.storage.days;
     let Some(last) = days.last().filter(|last| last.bytes > 0) else { return Ok(None) };
     let title = "Storage by kind, as it grew";
     let text = format!("{} today.", in_words(last.bytes));
-    let bands: [(RGBColor, fn(&StorageDay) -> u64); 4] = [
+    let bands: [Band; 4] = [
         (BLUE, |day| day.wal),
         (ORANGE, |day| day.full_backups),
         (SKY, |day| day.incremental_backups),

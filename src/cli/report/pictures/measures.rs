@@ -4,7 +4,7 @@ use maud::Markup;
 use plotters::prelude::*;
 
 use crate::cli::report::chart::{
-    Axis, BLUE, Drawn, GREEN, INK, ORANGE, Plane, RED, SKY, Size, at, at_day, day_axis, draw, line,
+    Axis, Drawn, GREEN, INK, NAVY, ORANGE, Plane, RED, SKY, Size, at, at_day, day_axis, draw, line,
     log, log_span_axis, picture, pixels, span_axis,
 };
 use crate::cli::report::pictures::buckets;
@@ -56,7 +56,7 @@ fn exposed(
     let middle = days.iter().filter_map(|day| day.exposure_median_ms).max();
     if let Some(middle) = middle.map(log) {
         let path = vec![(from, middle), (to, middle)];
-        plane.draw_series([PathElement::new(path, line(BLUE, 3))])?;
+        plane.draw_series([PathElement::new(path, line(NAVY, 2))])?;
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub fn storage(report: &Report) -> Result<Markup> {
         let part = 100.0 * usage.bytes as f64 / storage.bytes.max(1) as f64;
         vec![
             figure(&at("kind"), &usage.kind, name(usage.kind)),
-            html! { div.meter { div class=(class(usage.kind)) style=(format!("width:{part:.2}%")) {} } },
+            html! { div.meter { div class=(class(usage.kind)) style=(width(part)) {} } },
             count(&at("objects"), usage.objects),
             bytes(&at("bytes"), usage.bytes),
             html! { (format!("{part:.1} %")) },
@@ -76,13 +76,22 @@ pub fn storage(report: &Report) -> Result<Markup> {
     Ok(html! {
         (table(&["Kind", "Share", "Objects", "Bytes", "Part"], 2, rows))
         h3 { "How it grew" }
-        p.lead { "What is stored today, by the day it was stored; what was removed since is not in it." }
+        p.lead {
+            "What is stored today, by the day it was stored; what was removed since is not in it."
+        }
         @if let Some(picture) = pictures::storage(report)? {
-            (legend(&[("blue", "WAL"), ("orange", "full backups"), ("sky", "incremental backups"), ("purple", "other")]))
+            (legend(&[
+                ("blue", "WAL"), ("orange", "full backups"), ("sky", "incremental backups"),
+                ("purple", "other"),
+            ]))
             (picture)
             (details("Day by day", table(&heads, 1, days)))
         }
     })
+}
+
+fn width(part: f64) -> String {
+    format!("width:{part:.2}%")
 }
 
 fn name(kind: Kind) -> &'static str {

@@ -39,8 +39,9 @@ pub fn section(report: &Report) -> Result<Markup> {
             (count("/backups/incremental", backups.incremental)) " incremental ones hold "
             (bytes("/backups/size", backups.size)) " in " (bytes("/backups/stored", backups.stored))
             ". A restore of the newest puts "
-            (count("/backups/newest_chain", backups.newest_chain)) " together. The longest time without a \
-            backup was " (time_span("/backups/longest_pause_ms", backups.longest_pause_ms)) "."
+            (count("/backups/newest_chain", backups.newest_chain))
+            " together. The longest time without a backup was "
+            (time_span("/backups/longest_pause_ms", backups.longest_pause_ms)) "."
         }
         @if let Some(picture) = pictures::backups(report)? {
             (legend(&[("orange", "full"), ("sky", "incremental")]))

@@ -51,6 +51,7 @@ fn one(at: &str, drill: &DrillRecord) -> Markup {
 fn facts(at: &str, drill: &DrillRecord) -> Markup {
     let options = drill.target.options.join(" ");
     let postgresql = &drill.postgresql;
+    let version = |key: &str, version| optional_words(&format!("{at}/postgresql/{key}"), version);
     html! {
         dt { "Drill" } dd { code { (words(&format!("{at}/id"), drill.id.as_str())) } }
         dt { "Target" } dd { code { (options) } }
@@ -68,12 +69,13 @@ fn facts(at: &str, drill: &DrillRecord) -> Markup {
         @if let Some(plan) = &drill.plan { (planned(at, plan)) }
         dt { "PostgreSQL" }
         dd {
-            "backed up from " (optional_words(&format!("{at}/postgresql/source"), postgresql.source.as_deref()))
-            ", recovered by " (optional_words(&format!("{at}/postgresql/used"), postgresql.used.as_deref()))
+            "backed up from " (version("source", postgresql.source.as_deref()))
+            ", recovered by " (version("used", postgresql.used.as_deref()))
         }
         dt { "By" }
         dd {
-            (words(&format!("{at}/os_user"), &drill.os_user)) " on " (words(&format!("{at}/host"), &drill.host))
+            (words(&format!("{at}/os_user"), &drill.os_user)) " on "
+            (words(&format!("{at}/host"), &drill.host))
             ", walden " (words(&format!("{at}/version"), &drill.version))
         }
     }
@@ -114,7 +116,10 @@ fn timings(at: &str, drill: &DrillRecord) -> Markup {
         }
         ul.legend {
             @for ((name, key, ms), color) in phases.iter().zip(colors) {
-                li { span class={ "swatch " (color) } aria-hidden="true" {} (name) " " (time_span(&format!("{at}/timings/{key}"), *ms)) }
+                li {
+                    span class={ "swatch " (color) } aria-hidden="true" {}
+                    (name) " " (time_span(&format!("{at}/timings/{key}"), *ms))
+                }
             }
         }
     }
@@ -132,7 +137,8 @@ fn checks(at: &str, checks: &[Check]) -> Markup {
         ]
     };
     let heads = ["", "Check", "Asked", "Answer", "Took"];
-    html! { @if !checks.is_empty() { (table(&heads, 4, checks.iter().enumerate().map(row).collect())) } }
+    let rows: Vec<_> = checks.iter().enumerate().map(row).collect();
+    html! { @if !rows.is_empty() { (table(&heads, 4, rows)) } }
 }
 
 fn tables(at: &str, tables: &[TableRows]) -> Markup {
@@ -147,5 +153,6 @@ fn tables(at: &str, tables: &[TableRows]) -> Markup {
         ]
     };
     let heads = ["Database", "Table", "Rows", "In the drill before"];
-    html! { @if !tables.is_empty() { (table(&heads, 2, tables.iter().enumerate().map(row).collect())) } }
+    let rows: Vec<_> = tables.iter().enumerate().map(row).collect();
+    html! { @if !rows.is_empty() { (table(&heads, 2, rows)) } }
 }

@@ -28,10 +28,10 @@ pub fn retention(report: &Report) -> Markup {
                 "The oldest moment that can be restored is "
                 strong { (time("/retention/oldest_restorable", retention.oldest_restorable)) }
                 ", " (time_span("/retention/reaches_back_ms", retention.reaches_back_ms)) " back"
-                @if let (Some(id), Some(timeline)) = (&retention.oldest_backup, retention.oldest_timeline) {
+                @if let Some(id) = &retention.oldest_backup {
                     ", by backup " code { (words("/retention/oldest_backup", id)) }
-                    " on timeline " (timeline)
                 }
+                @if let Some(timeline) = retention.oldest_timeline { " on timeline " (timeline) }
                 "."
             } @else { "Nothing can be restored." }
         }
@@ -83,7 +83,8 @@ pub fn versions(report: &Report) -> Markup {
     let rows = report.versions.iter().enumerate().map(row).collect();
     html! {
         p.lead {
-            "PostgreSQL by the backups, walden by the audit trail and the drills. This page is by walden "
+            "PostgreSQL by the backups, walden by the audit trail and the drills. This page is by \
+             walden "
             (words("/version", &report.version)) "."
         }
         (table(&["Program", "Version", "First seen", "Last seen", "Backups"], 4, rows))
@@ -93,6 +94,10 @@ pub fn versions(report: &Report) -> Markup {
 pub fn notes(report: &Report) -> Markup {
     html! {
         p.lead { "What could not be read, and is therefore not in the figures above." }
-        ul { @for (n, note) in report.notes.iter().enumerate() { li { (words(&format!("/notes/{n}"), note)) } } }
+        ul {
+            @for (n, note) in report.notes.iter().enumerate() {
+                li { (words(&format!("/notes/{n}"), note)) }
+            }
+        }
     }
 }

@@ -32,7 +32,8 @@ fn point(report: &Report) -> Result<Markup> {
              The worst of the last seven days was "
             strong { (time_span("/recovery/point/lately_ms", point.lately_ms)) }
             ", of all days told of " strong { (time_span("/recovery/point/max_ms", point.max_ms)) }
-            ", usually it is " strong { (time_span("/recovery/point/median_ms", point.median_ms)) } ". "
+            ", usually it is "
+            strong { (time_span("/recovery/point/median_ms", point.median_ms)) } ". "
             @if point.objective_ms.is_some() {
                 "The objective of " (time_span("/recovery/point/objective_ms", point.objective_ms))
                 " was missed on " (figure("/recovery/point/days_missed", &point.days_missed,
@@ -41,7 +42,9 @@ fn point(report: &Report) -> Result<Markup> {
         }
         @match pictures::exposure(report)? {
             Some(picture) => {
-                (legend(&[("sky", "worst of the day"), ("blue line", "usual"), ("dashes", "objective")]))
+                (legend(&[
+                    ("sky", "worst of the day"), ("navy line", "usual"), ("dashes", "objective"),
+                ]))
                 (picture)
                 (details("Day by day", table(&["Day", "Worst", "Usual"], 1, rows)))
             }
@@ -61,6 +64,7 @@ fn times(report: &Report) -> Result<Markup> {
             time_span(&format!("{at}/rpo_ms"), drill.rpo_ms),
         ]
     };
+    let heads = ["Ended", "Verdict", "Recovery time", "Recovery point"];
     let rows = time_of.drills.iter().enumerate().rev().map(row).collect();
     Ok(html! {
         h3 { "Recovery time: how long it takes" }
@@ -70,15 +74,20 @@ fn times(report: &Report) -> Result<Markup> {
                     "Measured by drills: the last took "
                     strong { (time_span("/recovery/time/last_ms", time_of.last_ms)) }
                     ", the longest " strong { (time_span("/recovery/time/max_ms", time_of.max_ms)) }
-                    ", usually it is " strong { (time_span("/recovery/time/median_ms", time_of.median_ms)) } ". "
+                    ", usually it is "
+                    strong { (time_span("/recovery/time/median_ms", time_of.median_ms)) } ". "
                     @if let Some(missed) = time_of.drills_missed {
-                        (count("/recovery/time/drills_missed", missed)) " took longer than the objective of "
+                        (count("/recovery/time/drills_missed", missed))
+                        " took longer than the objective of "
                         (time_span("/recovery/time/objective_ms", time_of.objective_ms)) "."
                     } @else { "No objective is configured (" code { "objectives.rto" } ")." }
                 }
-                (legend(&[("green dot", "passed"), ("orange triangle", "incomplete"), ("red cross", "failed"), ("dashes", "objective")]))
+                (legend(&[
+                    ("green dot", "passed"), ("orange triangle", "incomplete"),
+                    ("red cross", "failed"), ("dashes", "objective"),
+                ]))
                 (picture)
-                (details("Drill by drill", table(&["Ended", "Verdict", "Recovery time", "Recovery point"], 2, rows)))
+                (details("Drill by drill", table(&heads, 2, rows)))
             }
             None => { (nothing("No drill in this period has measured it: run walden drill.")) }
         }

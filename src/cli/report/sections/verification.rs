@@ -40,6 +40,8 @@ fn coverage(at: &str, name: &str, coverage: &Coverage) -> Markup {
             html! { (format!("{:.1} %", part(share))) },
         ]
     };
+    let (read, all) = (size(coverage.read_bytes), size(coverage.bytes));
+    let label = format!("{name}: {read} of {all} read");
     let rows = coverage.shares.iter().enumerate().map(row).collect();
     html! {
         div.coverage {
@@ -54,7 +56,7 @@ fn coverage(at: &str, name: &str, coverage: &Coverage) -> Markup {
                     " older than a week were not read for a month"
                 }
             }
-            div.phases role="img" aria-label={ (name) ": " (size(coverage.read_bytes)) " of " (size(coverage.bytes)) " read" } {
+            div.phases role="img" aria-label=(label) {
                 @for (share, color) in coverage.shares.iter().zip(COLORS) {
                     @if share.bytes > 0 {
                         div class=(color) style=(format!("flex-grow:{:.0}", part(share) * 100.0)) {}

@@ -41,7 +41,8 @@ pub fn section(report: &Report) -> Result<Markup> {
         }
         @if let Some(unarchived) = &report.window.unarchived {
             p.remark {
-                "On the server: " (figure("/window/unarchived/state", &unarchived.state, state(unarchived.state)))
+                "On the server: "
+                (figure("/window/unarchived/state", &unarchived.state, state(unarchived.state)))
                 ", " (count("/window/unarchived/files", unarchived.files)) " WAL files wait."
             }
         }
