@@ -69,7 +69,7 @@ fn walk(folder: &Path, see: &mut impl FnMut(&Path, &str, u64)) {
 mod tests {
     use std::fs;
     use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::look;
     use crate::commands::verify::problem::{Notebook, Severity};
@@ -91,7 +91,8 @@ mod tests {
         look(&home, &mut book);
         assert!(book.problems.is_empty());
         let old = fs::File::create(folder.join(".walden-1-b.tmp")).unwrap();
-        old.set_modified(SystemTime::now() - Duration::from_secs(200_000)).unwrap();
+        let now = old.metadata().unwrap().modified().unwrap();
+        old.set_modified(now - Duration::from_secs(200_000)).unwrap();
         fs::write(folder.join("a file~"), "1234").unwrap();
         look(&home, &mut book);
         let said: Vec<&str> = book.problems.iter().map(|it| it.what.as_str()).collect();
