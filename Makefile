@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint tidy licences bench soak torture fuzz test-stores
+.PHONY: help demo test check format lint tidy licences bench soak torture rehearse fuzz test-stores
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -13,6 +13,8 @@ SOAK_SECONDS ?= 600
 CRASH_ROUNDS ?= 20
 TORTURE_ROUNDS ?= 50
 FUZZ_SECONDS ?= 600
+DRILL_ROUNDS ?= 50
+DRILL_KILLS ?= 30
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -69,6 +71,14 @@ torture: ## backups while everything changes, recovered and checked, on all vers
 	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
 	@tests/setup/clients.sh 17
 	WALDEN_TEST_TORTURE_ROUNDS=$(TORTURE_ROUNDS) $(CARGO) test --locked --test it torture:: -- --nocapture
+
+# Every repository that is healthy, every way to damage one, drills of both; then random commits.
+rehearse: ## drills at random commits, killed ones, damaged repositories (DRILL_ROUNDS, DRILL_KILLS)
+	@tests/setup/packages.sh test
+	@tests/setup/postgres.sh $(POSTGRESQL_MAJORS)
+	WALDEN_TEST_HEALTHY=23 $(CARGO) test --locked --test it sabotage:: -- --nocapture
+	WALDEN_TEST_DRILL_ROUNDS=$(DRILL_ROUNDS) WALDEN_TEST_DRILL_KILLS=$(DRILL_KILLS) \
+		$(CARGO) test --locked --test it rehearsal:: -- --nocapture
 
 fuzz: ## every parser of WAL on damaged WAL, ten minutes each (FUZZ_SECONDS)
 	@tests/setup/packages.sh test

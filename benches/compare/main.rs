@@ -16,7 +16,7 @@ use setup::{interrupt, knobs};
 
 fn main() {
     interrupt::watch();
-    let parts: [(&str, fn()); 9] = [
+    let parts: [(&str, fn()); 10] = [
         ("push", push::run),
         ("push-s3", push_s3::run),
         ("digest", digest::run),
@@ -25,6 +25,7 @@ fn main() {
         ("cluster", cluster::run),
         ("relations", cluster::run_relations),
         ("progress", cluster::run_progress),
+        ("verify", cluster::run_verify),
         ("window", window::run),
     ];
     let wanted = knobs::only();

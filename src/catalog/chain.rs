@@ -325,7 +325,7 @@ mod tests {
         let named = |id: &str| Coming { parent: Some(id.to_owned()), ..coming(2) };
         assert_eq!(extended(&backups, &named("full")).unwrap(), "full");
         for (id, says) in [
-            ("nobody", "not in the repository"),
+            ("nobody", "backup nobody cannot be read"),
             ("torn", "backup gone, the parent of torn, is missing"),
             ("late", "not on the way of this server (1 until 0/400, 2)"),
         ] {

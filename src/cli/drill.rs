@@ -29,8 +29,8 @@ const ROOM: &str = "/var/tmp";
 /// What may still be under way when the time is over: a pack, a query, the cleaning up.
 const GRACE: Duration = Duration::from_secs(120);
 const MEMORY_MIN: u64 = 16 << 20;
-const TOLD_TO_STOP: &str = "walden: drill: told to stop (hint: What it made is removed, and nothing \
-                            was written down; run it again.)";
+const TOLD_TO_STOP: &str = "walden: drill: told to stop (hint: What it made is removed, and \
+                            nothing was written down; run it again.)";
 
 /// Rehearses a recovery: into a private directory, with a server that nobody can reach, up to a
 /// commit that is known; asks it questions, measures, writes down what came of it, and removes all

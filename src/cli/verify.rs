@@ -24,17 +24,17 @@ use crate::repository::BackupId;
 /// Proves what the repository holds: every backup, every WAL segment, and that they fit together.
 ///
 /// Names, sizes and headers of everything are looked at. With --deep every byte is read: packs
-/// against their checksums and against the server's own list of files, WAL record by record. What is
-/// wrong is told with what it costs and what to do.
+/// against their checksums and against the server's own list of files, WAL record by record. What
+/// is wrong is told with what it costs and what to do.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
     /// Reads every byte.
     #[arg(long)]
     deep: bool,
-    /// With --deep, reads this part only: what was read longest ago, so that all of it has its turn.
+    /// With --deep, reads this part only: what was read longest ago, so that all has its turn.
     #[arg(long, value_name = "PERCENT", value_parser = share, requires = "deep")]
     sample: Option<f64>,
-    /// With --deep, reads only what was stored since: a time with its zone, or how long ago, as -1d.
+    /// With --deep, reads only what was stored since: a time with its zone, or as -1d how long ago.
     #[arg(long, value_name = "TIME", requires = "deep", allow_hyphen_values = true)]
     since: Option<String>,
     /// This backup only: with those it rests on and the WAL it needs.

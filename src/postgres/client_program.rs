@@ -41,7 +41,9 @@ impl ClientProgram {
             ErrorKind::CouldNotCheck,
             format!("no {name} for PostgreSQL {server} on this machine (found: {found})"),
         )
-        .hint("Install PostgreSQL's client package of this version or a later one."))
+        .hint(
+            "Install PostgreSQL's client package of this version or a later one, or name --pg-bin.",
+        ))
     }
 }
 

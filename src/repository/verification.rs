@@ -1,5 +1,5 @@
-//! What a verification has read, as its audit entry keeps it: so that the next sample takes what was
-//! read longest ago, and so that others can say when something was last proven.
+//! What a verification has read, as its audit entry keeps it: so that the next sample takes what
+//! was read longest ago, and so that others can say when something was last proven.
 
 use std::collections::BTreeMap;
 

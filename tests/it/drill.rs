@@ -226,6 +226,13 @@ fn another_minor_version_is_a_note_or_refused_and_a_missing_one_leaves_it_open()
     refused.exits(6).stderr_has("17.99");
     let missing = walden().args(["--pg-bin", "/no/such/bin", "--latest"]).run();
     missing.exits(6).stderr_has("/no/such/bin");
+    // Too deep for a socket.
+    let deep = scene.drills.directory(&"x".repeat(90));
+    let drill = scene.live.walden().arg("drill").arg("--pg-bin").arg(&real).arg("--scratch");
+    let record = passed(drill.arg(&deep).args(["--target-immediate", "--json"]).run());
+    let socket = format!("/tmp/walden-socket-{}", record["id"].as_str().unwrap());
+    assert!(!Path::new(&socket).exists());
+    fs::remove_dir(&deep).unwrap();
     let late = scene.drill().args(["--latest", "--timeout", "1ms"]).run();
     late.exits(6).stderr_has("the time that was given is over");
     let inside = scene.live.walden().arg("drill").arg("--scratch").arg(scene.live.pgdata());

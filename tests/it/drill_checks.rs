@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use walden::commands::drill::Recovered;
-use walden::commands::drill::checks::{self, Answers, CountRows, DumpSchema, Wanted, questions};
+use walden::commands::drill::checks::{
+    self, Answers, Checksums, CountRows, DumpSchema, Wanted, questions,
+};
 use walden::host::clock::Deadline;
 use walden::postgres::MajorVersion;
 use walden::repository::drill_record::{Check, Verdict};
@@ -148,7 +150,7 @@ fn a_page_that_does_not_match_its_checksum_is_found() {
         "CREATE TABLE t TABLESPACE aside AS SELECT n, md5(n::text) FROM generate_series(1, 9000) n",
     );
     cluster.sql("UPDATE t SET n = n + 1 WHERE n % 7 = 0");
-    let wanted = Wanted { checksums: true, ..counting() };
+    let wanted = Wanted { checksums: Checksums::WhereThereAre, ..counting() };
     // Pages that were only changed in memory are written first.
     let answers = ask(&mut cluster, &wanted).checks;
     expect(&answers[0], Verdict::Passed, "each as its checksum says");
@@ -164,9 +166,12 @@ fn a_page_that_does_not_match_its_checksum_is_found() {
 #[test]
 fn without_checksums_nothing_is_said_to_be_right() {
     let mut cluster = Cluster::start(ANY_MAJOR);
-    let answers = ask(&mut cluster, &Wanted { checksums: true, ..Wanted::default() }).checks;
+    let asking = |checksums| Wanted { checksums, ..Wanted::default() };
+    let answers = ask(&mut cluster, &asking(Checksums::Yes)).checks;
     expect(&answers[0], Verdict::Incomplete, "no data checksums");
-    assert!(ask(&mut cluster, &Wanted::default()).checks.is_empty());
+    for unasked in [Checksums::No, Checksums::WhereThereAre] {
+        assert!(ask(&mut cluster, &asking(unasked)).checks.is_empty());
+    }
 }
 
 #[test]

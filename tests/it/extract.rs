@@ -268,7 +268,7 @@ fn into_files_for_pg_restore_for_psql_and_as_csv() {
     let outcome = both.bring_back(to(&both, &["orders"], "orders.csv")).unwrap();
     assert_eq!(outcome.tables[0].rows, 5000);
     let csv = fs::read_to_string(scratch.join("orders.csv")).unwrap();
-    assert!(csv.starts_with("id,customer,note,paid,at,amount,odd,raw\n1,2,"), "{:.200}", csv);
+    assert!(csv.starts_with("id,customer,note,paid,at,amount,odd,raw\n1,2,"), "{csv:.200}");
 
     both.bring_back(to(&both, &["orders", "items"], "orders.sql")).unwrap();
     let sql = fs::read_to_string(scratch.join("orders.sql")).unwrap();
@@ -351,7 +351,7 @@ fn one_command_brings_a_dropped_table_back_into_the_live_database() {
     accident.shop("UPDATE orders SET note = NULL RETURNING 1");
     let beside = ["--target-name", "before", "--into", "--into-schema", "walden_restored"];
     let beside = accident.extract(&["shop.public.orders"]).args(beside).env("PGDATABASE", "shop");
-    beside.run().succeeds().stdout_has("5000 rows, in \"walden_restored\".\"orders\"");
+    beside.run().succeeds().stdout_has("5000 rows, in walden_restored.orders");
     assert_eq!(accident.shop(&sum_of("walden_restored.orders")), accident.before);
 
     let entries = accident.audited();

@@ -80,7 +80,7 @@ impl Source {
         assert_eq!(entries.len() as u64, count);
         assert_eq!(second.value(AGREEMENT), "t");
         second.sql("CHECKPOINT");
-        Source { live: second, entries, repository, places: places }
+        Source { live: second, entries, repository, places }
     }
 
     /// In a place of its own, `root`.
@@ -207,7 +207,7 @@ fn a_live_cluster_beside_a_drill_is_not_touched() {
     let live = &source.live;
     let archiver = "SELECT archived_count, failed_count, last_archived_wal FROM pg_stat_archiver";
     let archived = live.sql(archiver);
-    let _still = Still::of(live);
+    let still = Still::of(live);
     let objects = fingerprint(source.repository.path());
     let files = fingerprint(live.pgdata());
     assert!(files.len() > 900, "only {} files", files.len());
@@ -228,7 +228,7 @@ fn a_live_cluster_beside_a_drill_is_not_touched() {
     };
     assert!(after.iter().all(is_evidence), "{after:#?}");
     assert!(after.len() >= 4, "each leaves a record and an audit entry: {after:#?}");
-    drop(_still);
+    drop(still);
     assert_eq!(live.sql(archiver), archived);
     expect_nothing_left(place.path(), &[]);
 }
@@ -290,9 +290,9 @@ fn a_drill_killed_at_any_instant_leaves_nothing() {
         thread::sleep(whole.mul_f64(random.f64()));
         caught += usize::from(!running.has_ended());
         if round % 2 == 0 {
-            running.kill()
+            running.kill();
         } else {
-            running.terminate()
+            running.terminate();
         }
         drop(running.wait());
         let is_gone = || left_in(place.path(), &[]).is_empty();

@@ -44,6 +44,23 @@ pub fn run_relations() {
     restore(&stage);
 }
 
+/// All that was stored is read again, WAL included.
+pub fn run_verify() {
+    let stage = Stage::start(source::Kind::Pgbench);
+    println!("## Verification of {}\n", stage.title());
+    let mut lanes = lanes_with_a_backup(&stage, |tool| tool.verify.is_some());
+    let count = lanes.len();
+    for round in 0..knobs::rounds(ROUNDS) {
+        for turn in 0..count {
+            let lane = &mut lanes[(turn + round) % count];
+            let (Some(verify), None) = (lane.tool.verify, &lane.failed) else { continue };
+            lane.note(stage.measure(&verify(&stage)));
+            lane.stored = lane.tool.stored(&stage);
+        }
+    }
+    print("verification", &stage, &lanes);
+}
+
 /// Only where it is asked for: it takes minutes on purpose.
 pub fn run_progress() {
     if knobs::only().iter().any(|part| part == "progress") {

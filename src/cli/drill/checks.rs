@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::catalog::events::Pattern;
-use crate::commands::drill::checks::{CountRows, DumpSchema, Wanted, questions};
+use crate::commands::drill::checks::{Checksums, CountRows, DumpSchema, Wanted, questions};
 use crate::config::values;
 use crate::error::Result;
 
@@ -36,9 +36,13 @@ pub struct Checks {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100),
           help_heading = QUESTIONS)]
     max_loss: Option<u8>,
-    /// Read every page of every table and index and compare it with its checksum.
+    /// Read every page of every table and index and compare it with its checksum. If not said, this
+    /// is done where the cluster has checksums; a cluster without them then leaves nothing open.
     #[arg(long, help_heading = QUESTIONS)]
     checksums: bool,
+    /// Compare no page with its checksum.
+    #[arg(long, conflicts_with = "checksums", help_heading = QUESTIONS)]
+    no_checksums: bool,
     /// Check every b-tree index against its table, and every table's structure, by PostgreSQL's
     /// extension amcheck.
     #[arg(long, help_heading = QUESTIONS)]
@@ -65,7 +69,11 @@ impl Checks {
             database: self.database.clone(),
             question_timeout: self.sql_timeout,
             rows: (!self.no_count).then(count),
-            checksums: self.checksums,
+            checksums: match (self.checksums, self.no_checksums) {
+                (true, _) => Checksums::Yes,
+                (false, true) => Checksums::No,
+                (false, false) => Checksums::WhereThereAre,
+            },
             amcheck: self.amcheck,
             schema: (self.schema || self.schema_to.is_some()).then(dump),
         })

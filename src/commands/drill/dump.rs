@@ -11,8 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::commands::drill::Recovered;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::host::privileges;
+use crate::host::privileges::{self, User};
 use crate::postgres::client_program::ClientProgram;
+use crate::postgres::installation::Installation;
 
 const PIECE_BYTES: usize = 128 << 10;
 
@@ -26,10 +27,7 @@ pub struct Dump<'s> {
 impl<'s> Dump<'s> {
     /// In `bin` where the user named it, else beside the server, and where packages put it.
     pub fn find(server: &'s Recovered, bin: Option<&Path>) -> Result<Dump<'s>> {
-        let installation = server.installation();
-        let bins = [bin, Some(installation.bin.as_path())];
-        let user = server.launch().user.as_ref();
-        let program = ClientProgram::find("pg_dump", installation.major, &bins, user)?;
+        let program = program(server.installation(), bin, server.launch().user.as_ref())?;
         Ok(Dump { server, program })
     }
 
@@ -108,6 +106,16 @@ impl<'s> Dump<'s> {
         let complaint = if complaint.is_empty() { "it was ended".to_owned() } else { complaint };
         Err(Error::new(ErrorKind::Server, format!("pg_dump failed: {complaint}")))
     }
+}
+
+/// The one that a server of this installation will be dumped by.
+pub fn program(
+    installation: &Installation,
+    bin: Option<&Path>,
+    user: Option<&User>,
+) -> Result<ClientProgram> {
+    let bins = [bin, Some(installation.bin.as_path())];
+    ClientProgram::find("pg_dump", installation.major, &bins, user)
 }
 
 fn ended(child: &mut Child) -> Result<bool> {

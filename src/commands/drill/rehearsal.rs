@@ -18,7 +18,7 @@ use crate::commands::drill::record::{self, elapsed_ms};
 use crate::commands::drill::recovered::Recovered;
 use crate::commands::drill::scratch::Scratch;
 use crate::commands::drill::stages::{self, Come};
-use crate::commands::drill::{Ask, Request, objectives, superuser, sweep};
+use crate::commands::drill::{Ask, Request, dump, objectives, superuser, sweep};
 use crate::commands::progress::Progress;
 use crate::commands::restore::{self, Decided, Prepared, recovery};
 use crate::commands::survey::{self, Memory, Survey};
@@ -54,7 +54,7 @@ pub enum Purpose {
     Evidence,
     /// For some of what is in it, which must not be taken from another point: of this database, if
     /// it is known and the backup has it, else of all.
-    Tables { database: Option<String> },
+    Tables { database: Option<String>, needs_dump: bool },
 }
 
 /// What the steps after the choice work with.
@@ -97,6 +97,11 @@ impl Rehearsal<'_> {
         let chain = restore::load_chain(&self.home, &decision).map_err(Finding::of_repository)?;
         let installation = self.installation(chain.newest()).map_err(Finding::open)?;
         let user = self.user().map_err(Finding::open)?;
+        if let Purpose::Tables { needs_dump: true, .. } = self.purpose {
+            // Its want is no news that anybody should wait for.
+            let program = dump::program(&installation, self.request.bin.as_deref(), user.as_ref());
+            program.map_err(Finding::open)?;
+        }
         let place = Scratch::place(&self.request.root, &self.record.id);
         destination::refuse_dangerous(&place, &self.repository.url()).map_err(Finding::open)?;
         // Posted first: whenever we are killed from here on, it removes what is there.
@@ -272,7 +277,9 @@ impl Rehearsal<'_> {
 
     /// Which databases are restored with their content; none: all of them.
     fn databases(&self, decided: &Decided) -> Vec<String> {
-        let Purpose::Tables { database: Some(wanted) } = &self.purpose else { return Vec::new() };
+        let Purpose::Tables { database: Some(wanted), .. } = &self.purpose else {
+            return Vec::new();
+        };
         let backup = decided.decision.backup.id.parse();
         let names = backup.and_then(|id| self.home.names(&id)).ok().flatten();
         let has_it = names.is_some_and(|names| names.databases().any(|(_, name)| name == wanted));

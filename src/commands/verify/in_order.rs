@@ -1,5 +1,5 @@
-//! Work on many threads whose results are taken one after the other, in the order of what was given:
-//! hashes and links depend on it.
+//! Work on many threads whose results are taken one after the other, in the order of what was
+//! given: hashes and links depend on it.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;

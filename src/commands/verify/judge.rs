@@ -216,13 +216,12 @@ impl Court<'_> {
     fn advice(&self, problem: &Problem, loss: Option<&Loss>) -> String {
         let is_lost = loss.is_none_or(|loss| !loss.is_none());
         match &problem.cost {
-            Cost::Said(_) if problem.severity == Severity::Note => "Nothing need be done.".to_owned(),
-            Cost::Said(_) => {
-                "Bring the object back from a copy of the repository, and look at the store's disks."
-                    .to_owned()
-            }
-            Cost::Wal(..) if problem.severity == Severity::Note => {
+            Cost::Said(_) | Cost::Wal(..) if problem.severity == Severity::Note => {
                 "Nothing need be done.".to_owned()
+            }
+            Cost::Said(_) => {
+                "Bring the object back from a copy of the repository, and look at the store's disk."
+                    .to_owned()
             }
             Cost::Wal(segments, _) => {
                 let name = segments.first().copied().map(WalFileName::Segment);

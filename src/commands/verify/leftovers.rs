@@ -1,5 +1,5 @@
-//! Files in a repository that is a directory, and that are no objects: of writes that never ended, or
-//! of names that no object has.
+//! Files in a repository that is a directory, and that are no objects: of writes that never ended,
+//! or of names that no object has.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! WAL at the end of a timeline that an earlier verification saw, and that is gone: no gap shows it.
+//! WAL at the end of a timeline that an earlier verification saw, and that is gone: no gap tells.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! How far a deep run has come, on this host: one that was interrupted goes on from there. Only what
-//! was found sound is remembered; the rest is read again, and found again.
+//! How far a deep run has come, on this host: one that was interrupted goes on from there. Only
+//! what was found sound is remembered; the rest is read again, and found again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -222,8 +222,8 @@ fn look(
     Ok(Looked { contents, backups, wal, segments, timelines, unarchived, verdicts, unchecked })
 }
 
-/// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap: it
-/// must not make one.
+/// A damaged segment that nothing stands beside is one that somebody put there, or lies in a gap:
+/// it must not make one.
 fn leave_out_the_lost(inventory: &mut Inventory) {
     let size = inventory.segment_size.max(1);
     let followed: BTreeSet<SegmentName> =
@@ -278,7 +278,8 @@ fn sources(pgdata: Option<&Path>, name: &WalFileName) -> String {
         Some(path) => {
             let path = path.display();
             format!(
-                "It is still on this host: remove what is left of the object, and walden push {path}."
+                "It is still on this host: remove what is left of the object, and walden push \
+                 {path}."
             )
         }
         None => format!(
@@ -298,3 +299,5 @@ impl Looked {
 mod samples;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod parts_tests;

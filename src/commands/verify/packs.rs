@@ -140,8 +140,8 @@ impl PackSink for Content<'_> {
     }
 }
 
-/// Where the server will begin to replay must be where the manifest says: the WAL that is kept for a
-/// backup, and looked for, is that from there on. What cannot be read is told of with its pack.
+/// Where the server will begin to replay must be where the manifest says: the WAL that is kept for
+/// a backup, and looked for, is that from there on. What cannot be read is told of with its pack.
 fn label(home: &Home, manifest: &Manifest, book: &mut Notebook) {
     let Ok(Some(text)) = home.read_file(manifest, "backup_label") else { return };
     let label = read_label(&String::from_utf8_lossy(&text));

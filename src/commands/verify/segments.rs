@@ -1,4 +1,4 @@
-//! One WAL segment: its header against its key, and where it is read whole its content against both.
+//! One WAL segment: its header against its key, and where it is read its content against both.
 
 use crate::codec::{Header, Kind};
 use crate::commands::verify::packs::Means;

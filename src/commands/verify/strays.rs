@@ -1,4 +1,4 @@
-//! What nobody needs to recover, and what belongs to nobody: it takes room, and may be damaged, too.
+//! What nobody needs to recover, and what belongs to nobody: it takes room, and may be damaged.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::expected::{Expected, damage};
+use super::expected::{Expected, damage, note};
 use super::landscape::{Backup, Landscape};
 use super::wal_ways::Deed;
-use crate::harness::saboteur::{Copy, Sealed};
+use crate::harness::saboteur::{Copy, Sealed, position};
 
 pub const WAYS: &[(&str, Deed)] = &[
     ("a flipped byte in a pack", flipped_pack),
@@ -34,6 +34,8 @@ pub const WAYS: &[(&str, Deed)] = &[
     ("the parent's manifest lost", parents_manifest_lost),
     ("the parent removed", parent_removed),
     ("a manifest lost that none rests on", manifest_lost),
+    ("a manifest lost, and the audit trail", manifest_and_trail_lost),
+    ("a flipped byte in the audit trail", flipped_trail),
     ("a summary that says another end", lying_summary),
 ];
 
@@ -213,10 +215,24 @@ pub fn parent_removed(landscape: &Landscape, copy: &Copy) -> Expected {
     costs_what_is_known(landscape)
 }
 
-/// The audit trail tells it from a backup that was broken off.
+/// The audit trail knows that it was complete once.
 fn manifest_lost(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.remove(&landscape.second.object(MANIFEST));
     damage(&[&landscape.second.object(MANIFEST)]).says(&[&landscape.second.id])
+}
+
+/// Without the trail it cannot be told from a backup that was broken off.
+fn manifest_and_trail_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+    copy.remove(&landscape.second.object(MANIFEST));
+    std::fs::remove_dir_all(copy.path("audit")).unwrap();
+    note(&[&landscape.second.id])
+}
+
+/// Evidence is an object like any other.
+fn flipped_trail(_: &Landscape, copy: &Copy) -> Expected {
+    let name = copy.names("audit").remove(0);
+    copy.flip(&format!("audit/{name}"), |bytes| position(bytes, b"\"walden\"").unwrap());
+    damage(&["audit"]).backups(&[])
 }
 
 /// Lists believe the summary; a restore reads the manifest.

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::commands::drill::Recovered;
-use crate::commands::drill::checks::{Answer, listed};
+use crate::commands::drill::checks::{Answer, Checksums, listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host;
 use crate::postgres::connection::Connection;
@@ -29,10 +29,26 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PATIENT_WITH: usize = 100;
 const LISTED_MAX: usize = 20;
 
+/// A server that does not answer is asked, so that its silence is told.
+pub fn is_asked(server: &Recovered, wanted: Checksums) -> bool {
+    match wanted {
+        Checksums::No => false,
+        Checksums::Yes => true,
+        Checksums::WhereThereAre => {
+            let connection = server.connect("template1");
+            connection.and_then(|mut connection| has_checksums(&mut connection)).unwrap_or(true)
+        }
+    }
+}
+
+fn has_checksums(connection: &mut Connection) -> Result<bool> {
+    Ok(connection.value("SHOW data_checksums")?.as_deref() == Some("on"))
+}
+
 pub fn check(server: &Recovered) -> Answer {
     let look = || -> Result<Answer> {
         let mut connection = server.connect("template1")?;
-        if connection.value("SHOW data_checksums")?.as_deref() != Some("on") {
+        if !has_checksums(&mut connection)? {
             return Ok(Answer::incomplete(
                 "the cluster has no data checksums: nothing can be compared (pg_checksums --enable \
                  turns them on)",

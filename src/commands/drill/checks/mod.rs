@@ -33,11 +33,21 @@ pub struct Wanted {
     /// `None`: rows are not counted.
     pub rows: Option<CountRows>,
     /// Every page of every relation, against its checksum.
-    pub checksums: bool,
+    pub checksums: Checksums,
     /// Every index and every table, by PostgreSQL's own extension.
     pub amcheck: bool,
     /// `None`: the schema is not looked at.
     pub schema: Option<DumpSchema>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Checksums {
+    #[default]
+    No,
+    /// Where the cluster has them; of one without it is not said that they are right.
+    WhereThereAre,
+    /// A cluster without them leaves the question open.
+    Yes,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,7 +83,7 @@ struct Answer {
 /// Asks everything, each as if it were alone; `previous` is the drill before.
 pub fn ask(server: &Recovered, wanted: &Wanted, previous: Option<&DrillRecord>) -> Answers {
     let mut answers = Answers::default();
-    if wanted.checksums {
+    if checksums::is_asked(server, wanted.checksums) {
         answers.checks.push(timed("checksums", "every page", || checksums::check(server)));
     }
     if wanted.amcheck {

@@ -84,12 +84,11 @@ fn question(path: &Path, statement: Statement, database: Option<String>) -> Resu
             None => {}
             Some(Directive::Name(text)) => name = Some(text),
             Some(Directive::Database(text)) => database = Some(text),
-            Some(Directive::Expect(expectation)) => {
-                if expected.replace(expectation).is_some() {
-                    return Err(wrong(remark.line, "a second expectation of one statement")
-                        .hint("Each statement has one: say the rest in SQL."));
-                }
+            Some(Directive::Expect(_)) if expected.is_some() => {
+                return Err(wrong(remark.line, "a second expectation of one statement")
+                    .hint("Each statement has one: say the rest in SQL."));
             }
+            Some(Directive::Expect(expectation)) => expected = Some(expectation),
         }
     }
     Ok(Question {

@@ -4,7 +4,7 @@
 use crate::commands::drill::extract::Content;
 use crate::commands::drill::extract::names::{TableName, literal, quoted_name, quoted_pair};
 use crate::commands::drill::extract::staging::NewPlace;
-use crate::commands::drill::extract::tables::Table;
+use crate::commands::drill::extract::tables::{Table, shown};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::postgres::connection::{Connection, ConnectionOptions};
 
@@ -63,31 +63,31 @@ impl Destination {
         name: &str,
         content: Content,
     ) -> Result<()> {
-        let sql = quoted_pair(schema, name);
+        let (sql, shown) = (quoted_pair(schema, name), shown(schema, name));
         let exists = format!("SELECT to_regclass({}) IS NOT NULL", literal(&sql));
         let exists = connection.value(&exists)?.as_deref() == Some("t");
         match (content, exists) {
             (Content::SchemaAndData, false) => Ok(()),
             (Content::SchemaAndData, true) => {
-                Err(refused(format!("{sql} is there already at {}", connection.place())).hint(
+                Err(refused(format!("{shown} is there already at {}", connection.place())).hint(
                     "Nothing is overwritten: say --into-schema walden_restored or --into-table \
                      NAME, or --data-only for its rows.",
                 ))
             }
             (Content::DataOnly, false) => {
-                Err(refused(format!("there is no {sql} at {}", connection.place()))
+                Err(refused(format!("there is no {shown} at {}", connection.place()))
                     .hint("Leave --data-only away: then it is made."))
             }
-            (Content::DataOnly, true) => self.expect_empty(connection, &sql),
+            (Content::DataOnly, true) => self.expect_empty(connection, &sql, &shown),
         }
     }
 
-    fn expect_empty(&self, connection: &mut Connection, sql: &str) -> Result<()> {
+    fn expect_empty(&self, connection: &mut Connection, sql: &str, shown: &str) -> Result<()> {
         let is_empty = format!("SELECT NOT EXISTS (SELECT 1 FROM {sql})");
         if self.append || connection.value(&is_empty)?.as_deref() == Some("t") {
             return Ok(());
         }
-        Err(refused(format!("{sql} has rows already at {}", connection.place())).hint(
+        Err(refused(format!("{shown} has rows already at {}", connection.place())).hint(
             "Say --append to add to them, or --into-schema walden_restored to compare first.",
         ))
     }
@@ -116,8 +116,12 @@ impl Destination {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(refused(format!("{sql} has no column {} any more", missing.join(", ")))
-            .hint("Say --into-schema walden_restored, and copy what you need from there."))
+        Err(refused(format!(
+            "{} has no column {} any more",
+            shown(&schema, &name),
+            missing.join(", ")
+        ))
+        .hint("Say --into-schema walden_restored, and copy what you need from there."))
     }
 }
 

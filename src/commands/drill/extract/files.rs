@@ -52,6 +52,13 @@ impl Place {
         Ok(Place::File(path.to_owned()))
     }
 
+    pub fn needs_dump(&self) -> bool {
+        match self {
+            Place::File(path) => format_of(path) != Format::Csv,
+            Place::Directory(_) => true,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         match self {
             Place::File(path) | Place::Directory(path) => path,
@@ -123,9 +130,9 @@ impl Work<'_> {
             bytes += piece.len() as u64;
             take(piece)
         });
-        let rows = rows.context(|| format!("copy the rows of {}", table.sql()))?;
+        let rows = rows.context(|| format!("copy the rows of {}", table.shown()))?;
         let into = path.display().to_string();
-        Ok(vec![TableBack { from: table.sql(), into, rows, bytes: Some(bytes) }])
+        Ok(vec![TableBack { from: table.shown(), into, rows, bytes: Some(bytes) }])
     }
 
     /// pg_dump does not say how many rows it has written: nobody else writes there, so they can be
@@ -158,7 +165,7 @@ impl Work<'_> {
             let rows = connection.value(&format!("SELECT count(*) FROM {only}{}", table.sql()))?;
             let rows = rows.and_then(|rows| rows.parse().ok()).unwrap_or_default();
             let into = path.display().to_string();
-            back.push(TableBack { from: table.sql(), into, rows, bytes: None });
+            back.push(TableBack { from: table.shown(), into, rows, bytes: None });
         }
         Ok(back)
     }

@@ -121,6 +121,14 @@ fn one_name(kind: ErrorKind) -> Error {
 }
 
 impl Prepared {
+    /// Whether rows alone are not enough.
+    fn needs_dump(&self) -> bool {
+        match &self.to {
+            Ready::Database(_) => self.request.content == Content::SchemaAndData,
+            Ready::Files(place) => place.needs_dump(),
+        }
+    }
+
     pub fn content(&self) -> Content {
         self.request.content
     }

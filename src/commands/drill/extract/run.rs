@@ -33,7 +33,8 @@ pub fn run(
     let (repository, home) = drill::find(app, request)?;
     let id = BackupId::new(deed.began(), fastrand::u16(..));
     let record = record::begin(&home, &repository, id, &deed);
-    let purpose = Purpose::Tables { database: prepared.database.clone() };
+    let (database, needs_dump) = (prepared.database.clone(), prepared.needs_dump());
+    let purpose = Purpose::Tables { database, needs_dump };
     let mut rehearsal = Rehearsal { app, request, purpose, repository, home, deadline, record };
     progress.enter("choosing");
     let outcome = recover_and_take(&mut rehearsal, prepared, progress);

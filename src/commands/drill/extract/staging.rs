@@ -51,7 +51,7 @@ pub fn stage(
     let mut staged = Vec::new();
     for table in tables {
         let moved = stage_one(connection, table, place);
-        staged.push(moved.context(|| format!("prepare {}", table.sql()))?);
+        staged.push(moved.context(|| format!("prepare {}", table.shown()))?);
     }
     connection.query("COMMIT")?;
     Ok(staged)

@@ -5,6 +5,7 @@ use crate::commands::drill::extract::names::{TableName, literal, quoted_pair};
 use crate::config::suggest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::postgres::connection::Connection;
+use crate::postgres::names::Identifier;
 
 /// An ordinary table or a partitioned one, with all that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,11 @@ pub struct Member {
 impl Table {
     pub fn sql(&self) -> String {
         quoted_pair(&self.schema, &self.name)
+    }
+
+    /// For people: in quotes where it needs them.
+    pub fn shown(&self) -> String {
+        shown(&self.schema, &self.name)
     }
 }
 
@@ -176,8 +182,11 @@ fn near(wanted: &TableName, known: &[Relation]) -> String {
 }
 
 fn quoted_or_plain(relation: &Relation) -> String {
-    use crate::postgres::names::Identifier;
-    format!("{}.{}", Identifier(&relation.schema), Identifier(&relation.name))
+    shown(&relation.schema, &relation.name)
+}
+
+pub fn shown(schema: &str, name: &str) -> String {
+    format!("{}.{}", Identifier(schema), Identifier(name))
 }
 
 fn described(connection: &mut Connection, relation: &Relation) -> Result<Table> {

@@ -11,7 +11,7 @@ use crate::commands::drill::extract::destination::Destination;
 use crate::commands::drill::extract::names::{literal, quoted_name, quoted_pair};
 use crate::commands::drill::extract::report::TableBack;
 use crate::commands::drill::extract::staging;
-use crate::commands::drill::extract::tables::Table;
+use crate::commands::drill::extract::tables::{Table, shown};
 use crate::commands::drill::extract::{Content, Request};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::host::termination;
@@ -62,24 +62,26 @@ pub fn carry_over(
         Content::DataOnly => tables.to_vec(),
     };
     source.define(&mut live, "pre-data", &staged, request)?;
-    let mut back = Vec::new();
+    let (mut back, mut made) = (Vec::new(), Vec::new());
     for (table, staged) in tables.iter().zip(&staged) {
         let (schema, name) = destination.place.of(table);
         let into = quoted_pair(&schema, &name);
         let (rows, bytes) = source
             .copy(&mut live, staged, &into, progress)
-            .context(|| format!("copy the rows of {}", table.sql()))?;
-        back.push(TableBack { from: table.sql(), into, rows, bytes: Some(bytes) });
+            .context(|| format!("copy the rows of {}", table.shown()))?;
+        let (from, shown) = (table.shown(), shown(&schema, &name));
+        back.push(TableBack { from, into: shown, rows, bytes: Some(bytes) });
+        made.push(into);
     }
     if source.dump.is_some() {
         source.set_sequences(&mut live, &staged)?;
     }
     source.define(&mut live, "post-data", &staged, request)?;
     commit(&mut live)?;
-    for table in &back {
+    for table in &made {
         // A plan without statistics would be a poor welcome; without them it is all there.
-        if let Err(error) = live.query(&format!("ANALYZE {}", table.into)) {
-            tracing::info!("ANALYZE {}: {error}", table.into);
+        if let Err(error) = live.query(&format!("ANALYZE {table}")) {
+            tracing::info!("ANALYZE {table}: {error}");
         }
     }
     Ok(back)
@@ -125,7 +127,7 @@ impl Source<'_> {
                 continue;
             }
             let shown = || sql.split_whitespace().collect::<Vec<_>>().join(" ");
-            live.query(sql).map_err(|error| advised(error)).context(shown)?;
+            live.query(sql).map_err(advised).context(shown)?;
         }
         Ok(())
     }
