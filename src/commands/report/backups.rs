@@ -68,3 +68,22 @@ pub fn longest_pause(times: &[Timestamp], since: Timestamp, now: Timestamp) -> O
     let longest = pauses.max().unwrap_or(SignedDuration::ZERO);
     Some(u64::try_from(longest.as_millis()).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::longest_pause;
+
+    #[test]
+    fn the_longest_pause_counts_from_the_last_before_and_up_to_now() {
+        let at = |hour: i64| jiff::Timestamp::from_second(hour * 3600).unwrap();
+        let hours = |times: &[i64], since, now| {
+            let times: Vec<_> = times.iter().map(|hour| at(*hour)).collect();
+            longest_pause(&times, at(since), at(now)).map(|ms| ms / 3_600_000)
+        };
+        assert_eq!(hours(&[], 0, 10), None);
+        assert_eq!(hours(&[1, 3, 4], 0, 5), Some(2), "between two");
+        assert_eq!(hours(&[1, 3, 4], 0, 24), Some(20), "up to now");
+        assert_eq!(hours(&[1, 30, 31], 29, 32), Some(29), "from the one before");
+        assert_eq!(hours(&[31, 30], 29, 32), Some(1), "in any order");
+    }
+}

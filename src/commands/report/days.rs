@@ -167,3 +167,53 @@ pub fn begin(since: Timestamp, now: Timestamp, first: Option<Timestamp>) -> Time
     let day_ago = now.checked_sub(SignedDuration::from_hours(24)).unwrap_or(now);
     first.map_or(since, |first| since.max(first)).min(day_ago.max(since)).min(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use jiff::civil::date;
+
+    use super::{Days, begin, expose};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_days_is_in_danger_on_each_of_them_and_ever_more() {
+        let days = Days::new(at("2026-11-20T06:00:00Z"), at("2026-11-23T12:00:00Z"));
+        let mut by_day = BTreeMap::new();
+        let (committed, stored) = (at("2026-11-20T22:00:00Z"), at("2026-11-22T01:00:00Z"));
+        expose(&mut by_day, &days, committed, stored);
+        let hours: Vec<_> = by_day
+            .iter()
+            .map(|(day, it)| (day.day(), it.exposure_max.unwrap() / 3_600_000))
+            .collect();
+        assert_eq!(hours, [(20, 2), (21, 26), (22, 27)]);
+        // Of what was committed before the first day, the first day tells too.
+        let mut by_day = BTreeMap::new();
+        expose(&mut by_day, &days, at("2026-11-18T00:00:00Z"), at("2026-11-20T07:00:00Z"));
+        assert_eq!(by_day.keys().copied().collect::<Vec<_>>(), [date(2026, 11, 20)]);
+    }
+
+    #[test]
+    fn days_are_whole_and_none_is_left_out() {
+        let days = Days::new(at("2026-02-27T23:59:59Z"), at("2026-03-02T00:00:00Z"));
+        let all: Vec<String> = days.all().map(|day| day.to_string()).collect();
+        assert_eq!(all, ["2026-02-27", "2026-02-28", "2026-03-01", "2026-03-02"]);
+        assert_eq!(days.of(at("2026-02-26T23:00:00Z")), None);
+        assert_eq!(days.of(at("2026-03-05T00:00:00Z")), Some(date(2026, 3, 2)), "came meanwhile");
+    }
+
+    #[test]
+    fn nothing_is_told_of_before_there_was_anything_but_a_day_at_least() {
+        let (since, now) = (at("2026-08-24T00:00:00Z"), at("2026-11-22T00:00:00Z"));
+        assert_eq!(begin(since, now, Some(at("2026-01-01T00:00:00Z"))), since);
+        let first = at("2026-11-01T00:00:00Z");
+        assert_eq!(begin(since, now, Some(first)), first);
+        let young = Some(at("2026-11-21T23:00:00Z"));
+        assert_eq!(begin(since, now, young), at("2026-11-21T00:00:00Z"));
+    }
+}

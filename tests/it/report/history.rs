@@ -107,8 +107,9 @@ impl History {
         let mut is_first = true;
         loop {
             let took = SignedDuration::from_secs(pace(at) * i64::from(chance.u8(60..140)) / 100);
-            let ended = at + took;
-            if ended > to {
+            // The last one is cut short: archive_timeout.
+            let ended = (at + took).min(to);
+            if ended.duration_since(at) < SignedDuration::from_secs(30) {
                 return number;
             }
             let fork = branch.fork.filter(|_| number == branch.first);
