@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::harness::{ANY_MAJOR, Cluster, Scratch, Walden};
-use browser::{Pages, Seen, look};
+use browser::{Pages, Seen, can_be_had, look};
 use history::History;
 
 /// Where pages and pictures are left for people to look at, and for docs/images.
@@ -115,6 +115,9 @@ fn every_figure_of_the_page_is_that_of_the_json() {
 
 #[test]
 fn it_is_readable_on_a_phone_and_on_a_desk_and_asks_nobody_for_anything() {
+    if !can_be_had() {
+        return;
+    }
     let told = told();
     for (flags, is_dark) in [(&[][..], false), (&["--blink-settings=preferredColorScheme=0"], true)]
     {
@@ -180,6 +183,9 @@ fn the_history_is_told_as_it_happened() {
 
 #[test]
 fn it_prints_on_paper() {
+    if !can_be_had() {
+        return;
+    }
     let told = told();
     let pages = Pages::serve(vec![("/report.html", told.page.clone())]);
     let paper = told.scratch.join("report.pdf");
@@ -204,6 +210,9 @@ fn wanted_pictures() -> Option<PathBuf> {
 /// What docs/images shows; left behind where the variable says.
 #[test]
 fn pictures_of_it_can_be_taken() {
+    if !can_be_had() {
+        return;
+    }
     let told = told();
     let folder = wanted_pictures().unwrap_or_else(|| told.scratch.directory("pictures"));
     fs::write(folder.join("report.html"), &told.page).unwrap();
