@@ -1,9 +1,9 @@
-//! Drills of a cluster that never rests: failovers, incrementals, tablespaces, DDL under load. Every
-//! one reaches its commit, where the rows are those of the source's own books; the live cluster beside
-//! it is not touched; killed at any instant, it leaves nothing.
+//! Drills of a cluster that never rests: failovers, incrementals, tablespaces, DDL under load.
+//! Every one reaches its commit, where the rows are those of the source's own books; the live
+//! cluster beside it is not touched; killed at any instant, it leaves nothing.
 //!
-//! `WALDEN_TEST_DRILL_ROUNDS` says how many commits are rehearsed, `WALDEN_TEST_DRILL_KILLS` how many
-//! drills are killed, `WALDEN_TEST_SEED` which.
+//! `WALDEN_TEST_DRILL_ROUNDS` says how many commits are rehearsed, `WALDEN_TEST_DRILL_KILLS` how
+//! many drills are killed, `WALDEN_TEST_SEED` which.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -85,8 +85,8 @@ impl Copy {
         fs::read(self.path(key)).unwrap_or_else(|error| panic!("{key}: {error}"))
     }
 
-    /// The object of the healthy repository keeps what it has: this is another file. Its time stays,
-    /// as a bad disk would leave it.
+    /// The object of the healthy repository keeps what it has: this is another file. Its time
+    /// stays, as a bad disk would leave it.
     pub fn write(&self, key: &str, bytes: &[u8]) {
         let path = self.path(key);
         let modified = fs::metadata(&path).ok().and_then(|metadata| metadata.modified().ok());

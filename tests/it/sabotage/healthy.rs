@@ -1,5 +1,5 @@
-//! Repositories of varied history with nothing wrong in them: `verify` finds no damage, however deep
-//! it looks.
+//! Repositories of varied history with nothing wrong in them: `verify` finds no damage, however
+//! deep it looks.
 //!
 //! `WALDEN_TEST_HEALTHY` says of how many; those that come last have servers of their own.
 

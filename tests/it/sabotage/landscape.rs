@@ -215,8 +215,8 @@ impl Author {
     }
 }
 
-/// One for the tests that only read it, for as long as any of them holds it: what is static is never
-/// dropped, and its directories would outlive the tests.
+/// One for the tests that only read it, for as long as any of them holds it: what is static is
+/// never dropped, and its directories would outlive the tests.
 pub fn shared() -> Arc<Landscape> {
     static LANDSCAPE: Mutex<Weak<Landscape>> = Mutex::new(Weak::new());
     let mut kept = LANDSCAPE.lock().unwrap_or_else(PoisonError::into_inner);
