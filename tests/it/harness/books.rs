@@ -18,14 +18,8 @@ pub struct Clerks {
 /// What is in the books: by transaction, whose it is, and which of his.
 pub type Entries = BTreeMap<u32, (i32, i64)>;
 
-<<<<<<< HEAD
 /// Tables here and in the tablespace `space`, and what a clerk does in one transaction. The books
 /// say by how much it changed the number of rows, so that clerks need not know of each other.
-=======
-/// Tables here and in the tablespace `space`, and what a clerk does in one transaction. In the
-/// books stands by how much it changed the number of rows, so that clerks need not know of each
-/// other.
->>>>>>> sabotage
 const SCHEMA: &str = "
     CREATE TABLE books (clerk int, n bigint, xid xid, one bigint, two bigint, far bigint,
         made bigint, PRIMARY KEY (clerk, n));
