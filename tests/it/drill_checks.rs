@@ -237,7 +237,7 @@ fn the_schema_of_every_database_is_summed_up_and_kept() {
 /// From a repository, by the command.
 #[test]
 fn a_drill_says_by_its_exit_code_what_came_of_the_questions() {
-    let (repository, drills) = (Scratch::new(), Scratch::new());
+    let (repository, drills, words) = (Scratch::new(), Scratch::new(), Scratch::new());
     let url = format!("file://{}", repository.path().display());
     let live = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
     live.sql("CREATE TABLE t AS SELECT n FROM generate_series(1, 1000) n");
@@ -249,7 +249,7 @@ fn a_drill_says_by_its_exit_code_what_came_of_the_questions() {
         drill.arg("--json").arg("--scratch").arg(drills.path())
     };
     let asking = |sql: &str| {
-        let file = drills.path().with_extension("sql");
+        let file = words.join("checks.sql");
         fs::write(&file, sql).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         drill().arg("--sql").arg(file)
