@@ -164,6 +164,11 @@ pub fn remove(directory: &Path) -> Result<()> {
             // What was being started when it was looked for shows up now.
             Ok(()) if processes::all_in(&directory.join(DATA)).is_empty() => return Ok(()),
             Err(error) if until.has_passed() => return Err(failed(directory, error)),
+            Ok(()) if until.has_passed() => {
+                let what = format!("processes that worked in {} do not end", directory.display());
+                return Err(Error::new(ErrorKind::Host, what)
+                    .hint("Look for them with ps; the directory itself is removed."));
+            }
             _ => {
                 processes::end_all_in(&directory.join(DATA));
                 thread::sleep(POLL);
