@@ -104,13 +104,8 @@ fn read(
     let all = task.selection.packs.get(id).into_iter().flatten().copied();
     // What is missing is told of, and what is too much is nobody's.
     let all: BTreeSet<u32> = all.filter(|it| (*it as usize) < manifest.packs.len()).collect();
-    let next = task
-        .past
-        .before
-        .as_ref()
-        .and_then(|before| before.packs.get(id))
-        .copied()
-        .unwrap_or_default();
+    let before = task.past.before.as_ref();
+    let next = before.map_or(0, |before| before.first_pack(id, task.contents));
     let begin = packs::beginning_of_file(manifest, next);
     let rest = all.range(begin..).copied().collect();
     let sound_so_far = book.problems.len() + book.unchecked.len();

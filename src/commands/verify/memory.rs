@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::host::state::StateDirectory;
 use crate::host::termination::{self, Errand};
 use crate::postgres::SegmentName;
-use crate::repository::{BackupId, Home};
+use crate::repository::{BackupId, Contents, Home, Kept, ListedSegment};
 
 const NOTE: &str = "verify";
 /// What was read longer ago is read again.
@@ -102,13 +102,38 @@ impl Memory {
 
 impl Done {
     /// Those of `wanted` that were read, but for the first and the last of each run: they are read
-    /// again, so that what comes before and after is seen to join them.
-    pub fn of(&self, wanted: &BTreeSet<SegmentName>) -> BTreeSet<SegmentName> {
+    /// again, to see that their neighbours join them. What was stored since is, too.
+    pub fn of(
+        &self,
+        wanted: &BTreeSet<SegmentName>,
+        listed: &[ListedSegment],
+    ) -> BTreeSet<SegmentName> {
         let runs = self.segments.iter().filter(|(first, last)| first < last);
         let within = runs.flat_map(|(first, last)| {
             wanted.range(*first..*last).filter(move |name| *name != first).copied()
         });
-        within.collect()
+        let mut read: BTreeSet<SegmentName> = within.collect();
+        for segment in listed.iter().filter(|segment| self.is_younger(segment.stored)) {
+            read.remove(&segment.name);
+        }
+        read
+    }
+
+    /// The first pack of a backup that is to be read: what was stored since is not what was read.
+    pub fn first_pack(&self, id: &BackupId, contents: &Contents) -> u32 {
+        let next = self.packs.get(id).copied().unwrap_or_default();
+        let younger = contents.objects.iter().filter(|object| self.is_younger(object.stored));
+        let first = younger.filter_map(|object| match &object.kept {
+            Kept::Pack(of, number) if of == id => Some(*number),
+            Kept::Manifest(of) | Kept::Sums(of) if of == id => Some(0),
+            _ => None,
+        });
+        first.min().map_or(next, |first| first.min(next))
+    }
+
+    /// Stores tell the time to the second.
+    fn is_younger(&self, stored: Timestamp) -> bool {
+        stored.as_second() >= self.began.as_second()
     }
 }
 
@@ -131,5 +156,44 @@ impl Shared {
         if let Err(error) = state.note(NOTE, &text) {
             tracing::info!(%error, "cannot remember how far it came: another run begins anew");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use jiff::Timestamp;
+
+    use super::Done;
+    use crate::postgres::SegmentName;
+    use crate::repository::{BackupId, Contents, Kept, ListedSegment, Object};
+
+    #[test]
+    fn what_was_stored_since_is_read_again() {
+        let time = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let (old, new) = (time("2026-11-20T00:00:00Z"), time("2026-11-21T10:00:00Z"));
+        let id = BackupId::new(old, 7);
+        let name = |n: u32| SegmentName::parse(&format!("0000000100000000{n:08X}")).unwrap();
+        let done = Done {
+            scope: String::new(),
+            began: time("2026-11-21T10:00:00.5Z"),
+            packs: BTreeMap::from([(id.clone(), 3)]),
+            segments: vec![(name(1), name(5))],
+        };
+        let wanted: BTreeSet<SegmentName> = (1..=6).map(name).collect();
+        let listed = |stored| ListedSegment { name: name(3), stored, size: 1 };
+        let read = |stored| done.of(&wanted, &[listed(stored)]);
+        assert_eq!(read(old), [2, 3, 4].map(name).into());
+        assert_eq!(read(new), [2, 4].map(name).into());
+        let contents = |kept, stored| Contents {
+            objects: vec![Object { kept, size: 1, stored }],
+            ..Contents::default()
+        };
+        let first = |kept, stored| done.first_pack(&id, &contents(kept, stored));
+        assert_eq!(first(Kept::Pack(id.clone(), 1), old), 3);
+        assert_eq!(first(Kept::Pack(id.clone(), 1), new), 1);
+        assert_eq!(first(Kept::Pack(id.clone(), 4), new), 3);
+        assert_eq!(first(Kept::Manifest(id.clone()), new), 0);
     }
 }

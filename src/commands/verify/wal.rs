@@ -65,7 +65,8 @@ pub fn look_at_all(
     book: &mut Notebook,
 ) -> SeenWal {
     let wanted = &task.selection.segments;
-    let done = task.past.before.as_ref().map(|before| before.of(wanted)).unwrap_or_default();
+    let done = task.past.before.as_ref().map(|before| before.of(wanted, listed));
+    let done = done.unwrap_or_default();
     let is_deep = |name: &SegmentName| wanted.contains(name) && !done.contains(name);
     let any_deep = listed.iter().any(|segment| is_deep(&segment.name));
     let jobs = if any_deep { means.jobs.min(JOBS_MAX) } else { HEADERS_AT_ONCE };
