@@ -76,8 +76,8 @@ Exit status:
    0  passed: everything that was asked for was done, and came out right
       with --extract: the tables are where they were wanted
    2  usage or configuration
-   4  with --extract: refused, nothing changed: no such table, a target out of reach, or
-      something of that name is there already
+   4  refused, nothing changed: a time that has several readings; with --extract also no target,
+      no such table, a target out of reach, or something of that name is there already
    5  failed: recovery does not work, ends elsewhere, takes too long, or an answer is wrong
    6  not completed: something could not be done or asked, and nothing was wrong until then
   70  bug in walden
