@@ -117,6 +117,8 @@ mod tests {
     use std::fs::File;
     use std::io::{self, IoSliceMut, Write as _};
     use std::os::unix::fs::FileExt as _;
+    use std::thread;
+    use std::time::Duration;
 
     use rustix::fs::{Advice, StatFs, fadvise, fstatfs};
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -135,7 +137,8 @@ mod tests {
         f_type as u64 == TMPFS_MAGIC
     }
 
-    /// Whether the page at `offset` is in memory, so that nobody need wait for the disk.
+    /// Whether the page at `offset` is in memory, so that nobody need wait for the disk. To ask
+    /// brings it there soon, and where the disk is quicker than the answer it is "yes".
     fn is_cached(file: &File, offset: u64) -> bool {
         let mut piece = [0; 512];
         let read =
@@ -162,23 +165,38 @@ mod tests {
         file
     }
 
+    /// Of many attempts one must hold: the kernel may have let go of a page by itself, or have
+    /// brought one for who asks whether it is there. What never spares memory never holds.
+    #[track_caller]
+    fn assert_holds(attempt: impl Fn() -> bool) {
+        let holds = (0..20).any(|_| {
+            attempt() || {
+                thread::sleep(Duration::from_millis(50));
+                false
+            }
+        });
+        assert!(holds, "not in one of twenty attempts");
+    }
+
     #[track_caller]
     fn assert_spares(read: impl Fn(&File, &mut [u8], u64) -> io::Result<usize>) {
-        let file = file_with_a_hot_page();
+        assert_holds(|| {
+            let file = file_with_a_hot_page();
+            read_whole(&file, &read);
+            let is_hot = is_cached(&file, HOT);
+            is_in_memory_only(&file) || is_hot && COLD.iter().all(|at| !is_cached(&file, *at))
+        });
+    }
+
+    #[track_caller]
+    fn read_whole(file: &File, read: impl Fn(&File, &mut [u8], u64) -> io::Result<usize>) {
         let mut all = vec![0; FILE_BYTES + 5000];
         let mut length = 0;
         for piece in all.chunks_mut(512 << 10) {
-            length += read(&file, piece, length as u64).unwrap();
+            length += read(file, piece, length as u64).unwrap();
         }
         assert_eq!(length, FILE_BYTES);
         assert!(all[..length] == content()[..]);
-        if is_in_memory_only(&file) {
-            return;
-        }
-        assert!(is_cached(&file, HOT), "what was in memory stays");
-        for offset in COLD {
-            assert!(!is_cached(&file, offset), "what was not in memory is not there now: {offset}");
-        }
     }
 
     #[test]
@@ -204,11 +222,13 @@ mod tests {
 
     #[test]
     fn what_is_on_the_disk_is_no_longer_in_memory() {
-        let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
-        file.write_all(&vec![7; 1 << 20]).unwrap();
-        file.sync_all().unwrap();
-        assert!(is_cached(&file, 0));
-        drop_pages_of(&file);
-        assert_eq!(is_cached(&file, 0), is_in_memory_only(&file));
+        assert_holds(|| {
+            let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
+            file.write_all(&vec![7; 1 << 20]).unwrap();
+            file.sync_all().unwrap();
+            let was_cached = is_cached(&file, 0);
+            drop_pages_of(&file);
+            was_cached && is_cached(&file, 0) == is_in_memory_only(&file)
+        });
     }
 }

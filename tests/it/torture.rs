@@ -19,6 +19,8 @@ const ROUNDS: &str = "WALDEN_TEST_TORTURE_ROUNDS";
 const MODES: &str = "WALDEN_TEST_TORTURE_MODES";
 /// How many incremental backups follow each full one, where the server or the mode can.
 const LINKS: &str = "WALDEN_TEST_TORTURE_LINKS";
+/// `all`: each backup is recovered to every target, not to one of them in turn.
+const TARGETS: &str = "WALDEN_TEST_TORTURE_TARGETS";
 /// What a backup may hold in memory at any size.
 const MEMORY_BYTES_MAX: u64 = 512 << 20;
 
@@ -53,7 +55,7 @@ fn torture(major: MajorVersion) {
         println!("PostgreSQL {major}, round {round} of {rounds}, seed {seed}");
         let victim = Victim::begin(major);
         let backups = victim.back_up_under_load(seed, &modes);
-        victim.expect_recovery_from(&backups, rounds > 1);
+        victim.expect_recovery_from(&backups, round);
     }
 }
 
@@ -176,19 +178,21 @@ impl Victim {
     }
 
     /// Each backup to the earliest point it can be recovered to, to a point under load, and to the
-    /// end, where everything must be as the source left it; or to these in turn.
+    /// end, where everything must be as the source left it: to one of these in turn, or to all.
     #[track_caller]
-    fn expect_recovery_from(mut self, past: &Past, to_each: bool) {
+    fn expect_recovery_from(mut self, past: &Past, round: u64) {
         self.source.stop();
+        let to_all = std::env::var(TARGETS).is_ok_and(|targets| targets == "all");
         for (number, taken) in past.taken.iter().enumerate() {
-            for target in (0..3).filter(|target| to_each || (number + target) % 3 == 0) {
+            let turn = (number as u64 + round) % 3;
+            for target in (0..3).filter(|target| to_all || *target == turn) {
                 self.expect_recovery_to(target, taken, past);
             }
         }
     }
 
     #[track_caller]
-    fn expect_recovery_to(&self, target: usize, taken: &Taken, past: &Past) {
+    fn expect_recovery_to(&self, target: u64, taken: &Taken, past: &Past) {
         let words: &[&str] = match target {
             0 => &["--target-latest"],
             1 => &["--target-name", POINT],
