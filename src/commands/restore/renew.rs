@@ -1,5 +1,7 @@
 //! Restoring in place: what lies there is compared, and what differs is fetched, side by side: a
-//! pack as soon as all was compared that lies where its content goes.
+//! pack as soon as all was compared that lies where its content goes. Neither runs far ahead of the
+//! other, and both take the packs in an order that is spread over all of them: so what was done
+//! tells how long the rest will take.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +35,7 @@ pub struct Renewal<'a> {
     chain: &'a [Manifest],
     placement: &'a Placement,
     parts: Vec<Part>,
+    order: Vec<Item>,
     /// How many files lie in place.
     files: u64,
     jobs: usize,
@@ -43,7 +46,7 @@ pub struct Renewal<'a> {
 }
 
 struct State<'a> {
-    /// The part that is compared next.
+    /// The item that is next.
     next: usize,
     comparing: usize,
     fetching: usize,
@@ -55,6 +58,15 @@ struct State<'a> {
     changed: BTreeSet<usize>,
     renewed: Renewed,
     failure: Option<Error>,
+}
+
+/// In the order in which they are gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    /// To be compared.
+    Part(usize),
+    /// To be fetched, whatever lies in place.
+    Pack(usize),
 }
 
 enum Step {
@@ -93,22 +105,20 @@ impl<'a> Renewal<'a> {
         for part in &parts {
             packs_of(&packs, part, placement).into_iter().for_each(|pack| open[pack] += 1);
         }
-        let waiting = (0..packs.count()).filter(|pack| open[*pack] == 0);
-        let ready: Vec<usize> = waiting.collect();
-        let ready = ready.into_iter().filter_map(|pack| packs.take(pack)).collect();
+        let order = spread(&parts, &open, |part| packs_of(&packs, part, placement));
         let state = State {
             next: 0,
             comparing: 0,
             fetching: 0,
             packs,
             open,
-            ready,
+            ready: VecDeque::new(),
             changed: BTreeSet::new(),
             renewed: Renewed::default(),
             failure: None,
         };
         let (stop, state, news) = (AtomicBool::new(false), Mutex::new(state), Condvar::new());
-        Ok(Renewal { chain, placement, parts, files, jobs: jobs.max(1), stop, state, news })
+        Ok(Renewal { chain, placement, parts, order, files, jobs: jobs.max(1), stop, state, news })
     }
 
     /// Compares all, fetches what differs, and finishes each file with the last of it. Memory: one
@@ -143,6 +153,7 @@ impl<'a> Renewal<'a> {
     }
 
     /// Fetching comes first: a store may be far away, and what was compared lies in memory still.
+    /// Nothing is compared while there is enough to fetch.
     fn next_step(&self) -> Step {
         let mut state = self.state();
         loop {
@@ -154,12 +165,23 @@ impl<'a> Renewal<'a> {
                 state.fetching += 1;
                 return Step::Fetch(task);
             }
-            if state.next < self.parts.len() {
-                state.next += 1;
-                state.comparing += 1;
-                return Step::Compare(state.next - 1);
+            let next = self.order.get(state.next).filter(|_| state.ready.len() < self.jobs);
+            match next {
+                Some(Item::Part(part)) => {
+                    state.next += 1;
+                    state.comparing += 1;
+                    return Step::Compare(*part);
+                }
+                Some(Item::Pack(pack)) => {
+                    state.next += 1;
+                    let task = state.packs.take(*pack);
+                    state.ready.extend(task);
+                    continue;
+                }
+                None => {}
             }
-            if state.comparing == 0 && state.ready.is_empty() {
+            let is_all_begun = state.next == self.order.len() && state.ready.is_empty();
+            if is_all_begun && state.comparing == 0 {
                 return Step::End;
             }
             state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -209,6 +231,26 @@ impl<'a> Renewal<'a> {
     }
 }
 
+/// The parts of one pack one after the other, and the packs in an order in which any number of the
+/// first ones lie all over the backup. Multiplying by the golden ratio, modulo 2^32, spreads best
+/// (D. Knuth, The Art of Computer Programming, volume 3, 6.4).
+fn spread(
+    parts: &[Part],
+    open: &[usize],
+    packs_of: impl Fn(&Part) -> BTreeSet<usize>,
+) -> Vec<Item> {
+    let turn = |pack: usize| ((pack as u32).wrapping_mul(0x9e37_79b9), pack);
+    let mut order: Vec<((u32, usize), Item)> = Vec::with_capacity(parts.len() + open.len());
+    for (number, part) in parts.iter().enumerate() {
+        let pack = packs_of(part).first().copied();
+        order.push((turn(pack.unwrap_or_default()), Item::Part(number)));
+    }
+    let at_once = (0..open.len()).filter(|pack| open[*pack] == 0);
+    order.extend(at_once.map(|pack| (turn(pack), Item::Pack(pack))));
+    order.sort_by_key(|(turn, _)| *turn);
+    order.into_iter().map(|(_, item)| item).collect()
+}
+
 /// Who panics takes the others along: they would wait for what he did not end.
 struct EndsAll<'r, 'a>(&'r Renewal<'a>);
 
@@ -229,4 +271,37 @@ fn want(packs: &mut Packs<'_>, file: usize, pieces: &[Piece]) {
 /// Each once, though many pieces may lie in one.
 fn packs_of(packs: &Packs<'_>, part: &Part, placement: &Placement) -> BTreeSet<usize> {
     part.pieces(placement).flat_map(|piece| packs.of(&piece)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Item, spread};
+    use crate::commands::restore::compare::Part;
+
+    /// Of a hundred packs: those of even numbers are filled by two parts each, the others by none.
+    #[test]
+    fn the_first_of_all_packs_lie_all_over() {
+        let parts: Vec<Part> = (0..100).flat_map(|n| Part::of(n, 1, 1)).collect();
+        let open: Vec<usize> = (0..100).map(|pack| if pack % 2 == 0 { 2 } else { 0 }).collect();
+        let pack_of = |part: &Part| part.file / 2 * 2;
+        let order = spread(&parts, &open, |part| BTreeSet::from([pack_of(part)]));
+        assert_eq!(order.len(), 150, "each once");
+        assert_eq!(BTreeSet::from_iter(order.iter().copied()).len(), 150);
+
+        let mut packs: Vec<usize> = Vec::new();
+        for item in order {
+            let pack = match item {
+                Item::Part(part) => pack_of(&parts[part]),
+                Item::Pack(pack) => pack,
+            };
+            if packs.last() != Some(&pack) {
+                packs.push(pack);
+            }
+        }
+        assert_eq!(packs.len(), 100, "what is of one pack comes together");
+        let tenths: BTreeSet<usize> = packs[..20].iter().map(|pack| pack / 10).collect();
+        assert_eq!(tenths.len(), 10, "{:?}", &packs[..20]);
+    }
 }
