@@ -150,7 +150,7 @@ impl<'a> Course<'a> {
     fn latest(&self, backup: &BackupSummary) -> Attempt {
         let run = match self.run(backup) {
             Ok(run) if run.gap.is_none() => run,
-            Ok(run) => return Attempt::Refused(self.broken(&run)),
+            Ok(run) => return Attempt::Refused(self.broken(backup, &run)),
             Err(error) => return Attempt::Refused(error),
         };
         let Some(fork) = run.fork else {
@@ -167,9 +167,16 @@ impl<'a> Course<'a> {
         Attempt::Reached(Reached { run, stop, at: run.last, note: Some(note) })
     }
 
-    pub fn broken(&self, run: &Run) -> Error {
+    pub fn broken(&self, backup: &BackupSummary, run: &Run) -> Error {
+        let described = self.wal.describe(run);
         let last = self.last_commit(None, run.last).ok().flatten();
-        refusals::broken(self.wal.describe(run), last)
+        let is_known =
+            self.wal.stretches[run.first..=run.last].iter().all(|stretch| stretch.wal().is_some());
+        let earlier = match last {
+            Some(last) => (last.lsn >= backup.end_lsn).then_some(last.time),
+            None => (!is_known && described.stored > backup.ended).then_some(described.stored),
+        };
+        refusals::broken(described, last, &refusals::earlier(backup, earlier))
     }
 
     fn finish(&self, chain: &Chain<'_>, reached: Reached) -> Result<Decision> {

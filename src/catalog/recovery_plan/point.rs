@@ -82,7 +82,7 @@ impl Course<'_> {
             }
         }
         if run.gap.is_some() {
-            return Ok(Attempt::Refused(self.broken(&run)));
+            return Ok(Attempt::Refused(self.broken(backup, &run)));
         }
         let last = self.last_start(&run)?;
         Ok(Attempt::Refused(refusals::behind_the_last_record(lsn, &self.wal.describe(&run), last)))
@@ -125,7 +125,7 @@ impl Course<'_> {
             Err(error) => return Attempt::Refused(error),
         };
         if at > run.last || place.lsn >= run.end {
-            return Attempt::Refused(self.broken(&run));
+            return Attempt::Refused(self.broken(backup, &run));
         }
         let stop = Stop { place: Some(place), ..self.as_asked() };
         Attempt::Reached(Reached { run, stop, at, note: None })

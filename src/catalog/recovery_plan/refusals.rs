@@ -72,8 +72,16 @@ pub fn broken_chain(backup: &BackupSummary, broken: &Broken) -> Error {
     )
 }
 
-/// The target lies behind a gap.
-pub fn broken(run: WalRange, last: Option<TransactionEnd>) -> Error {
+/// The last target before a gap: a time after the end of the backup, or that end.
+pub fn earlier(backup: &BackupSummary, time: Option<Timestamp>) -> String {
+    match time {
+        Some(time) => format!("--target-time '{time}'"),
+        None => format!("--target-immediate --backup {}", backup.id),
+    }
+}
+
+/// The target lies behind a gap, and `earlier` is what can be had.
+pub fn broken(run: WalRange, last: Option<TransactionEnd>, earlier: &str) -> Error {
     let Some(gap) = run.gap else {
         return refused(format!("the archived WAL ends at {}", run.end));
     };
@@ -82,22 +90,21 @@ pub fn broken(run: WalRange, last: Option<TransactionEnd>) -> Error {
         |last| format!("the last commit before it is {}", commit(&last)),
     );
     let segment = gap.segment;
-    let before = format!("--target-time '{}'", last.map_or(run.stored, |last| last.time));
     let (what, hint) = match gap.cause {
         Cause::Missing | Cause::NeededByBackup => (
             format!("{segment} is missing"),
             format!(
                 "Archive {segment} if a server still has it in pg_wal, or recover to before the \
-                 gap: {before}."
+                 gap: {earlier}."
             ),
         ),
         Cause::Invalid => (
             format!("the record at {} in {segment} is not valid", gap.from),
-            format!("Recover to before it: {before}."),
+            format!("Recover to before it: {earlier}."),
         ),
         Cause::Damaged => (
             format!("{segment} is damaged in the repository"),
-            format!("Put the object back from a copy, or recover to before it: {before}."),
+            format!("Put the object back from a copy, or recover to before it: {earlier}."),
         ),
     };
     refused(format!("the target cannot be reached: {what}; {until}")).hint(hint)
@@ -215,4 +222,28 @@ fn likeness(one: &str, other: &str) -> usize {
     let (one, other) = (one.to_lowercase(), other.to_lowercase());
     let letters: Vec<char> = one.chars().collect();
     letters.windows(2).filter(|pair| other.contains(&pair.iter().collect::<String>())).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::catalog::Target;
+    use crate::catalog::recovery_plan::samples::{World, wanted};
+
+    #[test]
+    fn what_is_suggested_at_a_gap_is_not_refused_in_its_turn() {
+        let suggestion = |world: World| {
+            let world = world.commit(1, 25, 702, "02:30").commit(1, 35, 703, "03:30");
+            let world = world.archived(1, 0..=3).without(1, 2);
+            let refusal = world.outcome(&wanted(Target::Latest));
+            refusal.rsplit_once("before the gap: ").expect("a suggestion").1.to_owned()
+        };
+        let world = || World::default().backup("A", 1, (11, 13), "01:00");
+        // Before the backup, while it was taken, none at all: its end is all that is left.
+        let end = "--target-immediate --backup A)";
+        assert_eq!(suggestion(world().commit(1, 9, 700, "00:30")), end);
+        assert_eq!(suggestion(world().commit(1, 12, 700, "00:50")), end);
+        assert_eq!(suggestion(world()), end);
+        let time = "--target-time '2026-11-21T01:30:00Z')";
+        assert_eq!(suggestion(world().commit(1, 15, 700, "01:30")), time);
+    }
 }

@@ -41,7 +41,7 @@ impl Course<'_> {
                 Ok(Attempt::Reached(Reached { run, stop, at, note: None }))
             }
             FirstLater::Nowhere => self.at_the_end(backup, run, time),
-            FirstLater::Unknown => Ok(self.time_by_names(run, time)),
+            FirstLater::Unknown => Ok(self.time_by_names(backup, run, time)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Course<'_> {
         let newest = self.newest(&run)?;
         let is_newest = newest.as_ref().is_some_and(|(_, _, newest)| *newest == time);
         if !is_newest && time > backup.ended {
-            return Ok(Attempt::Refused(self.after_the_end(&run, time)?));
+            return Ok(Attempt::Refused(self.after_the_end(backup, &run, time)?));
         }
         let after_backup = newest.filter(|(_, last, _)| last.at.lsn >= backup.end_lsn);
         let Some((at, last, _)) = after_backup else {
@@ -166,19 +166,24 @@ impl Course<'_> {
         Ok(last.zip(newest).map(|((at, last), newest)| (at, last, newest)))
     }
 
-    fn after_the_end(&self, run: &Run, time: Timestamp) -> Result<crate::error::Error> {
+    fn after_the_end(
+        &self,
+        backup: &BackupSummary,
+        run: &Run,
+        time: Timestamp,
+    ) -> Result<crate::error::Error> {
         if run.gap.is_some() {
-            return Ok(self.broken(run));
+            return Ok(self.broken(backup, run));
         }
         Ok(refusals::after_the_last_commit(time, self.last_commit(None, run.last)?))
     }
 
     /// As far as names and times of objects can tell.
-    fn time_by_names(&self, run: Run, time: Timestamp) -> Attempt {
+    fn time_by_names(&self, backup: &BackupSummary, run: Run, time: Timestamp) -> Attempt {
         let described = self.wal.describe(&run);
         if time > described.stored + STORED_TIME_SLACK {
             return Attempt::Refused(match run.gap {
-                Some(_) => self.broken(&run),
+                Some(_) => self.broken(backup, &run),
                 None => refusals::behind(&self.wanted.target, &described),
             });
         }
