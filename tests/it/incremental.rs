@@ -321,8 +321,8 @@ fn a_chain_goes_on_after_a_promotion_from_what_both_servers_have() {
     let full = archiving.take_full(&[]);
     live(&archiving.cluster, 1);
     archiving.take_incremental(&[]);
-    archiving.cluster.archive_everything();
     let reached = archiving.cluster.current_lsn();
+    archiving.cluster.archive_everything();
     standby.wait_until(&format!("pg_last_wal_replay_lsn() >= '{reached}'"));
     archiving.take_from(&standby);
     standby.archive_again();

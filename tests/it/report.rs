@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::harness::{ANY_MAJOR, Cluster, Scratch, Walden};
+use crate::harness::{self, ANY_MAJOR, Cluster, Scratch, Walden};
 use browser::{Pages, Seen, can_be_had, look};
 use history::History;
 
@@ -286,4 +286,34 @@ fn a_young_cluster_is_told_of_as_it_is_and_its_trail_begins() {
     assert_ne!(failing.run().code(), Some(0));
     let deed = &report()["audit"][2];
     assert_eq!([&deed["verb"], &deed["outcome"]], ["backup", "failed"], "{deed:#}");
+}
+
+#[test]
+fn a_drill_that_failed_puts_it_at_risk_until_another_passes() {
+    let (repository, drills) = (Scratch::new(), Scratch::new());
+    let url = format!("file://{}", repository.path().display());
+    let cluster = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    cluster.walden().arg("backup").run().succeeds();
+    cluster.sql("CREATE TABLE t (n int)");
+    cluster.archive_everything();
+    let verdict = || -> (Value, Value) {
+        let place = cluster.scratch().join("report.html");
+        let output = cluster.walden().args(["report", "--json", "--output"]).arg(&place).run();
+        let mut report: Value = serde_json::from_str(&output.succeeds().stdout).unwrap();
+        let mut verdict = report["verdict"].take();
+        let reasons = verdict["reasons"].as_array_mut().unwrap();
+        let of_drill = reasons.iter_mut().find(|reason| reason["kind"] == "drill").unwrap();
+        let state = of_drill["state"].take();
+        (verdict["answer"].take(), state)
+    };
+    let drill = |words: &[&str]| {
+        let drill = cluster.walden().arg("drill").args(words).arg("--scratch").arg(drills.path());
+        drill.arg("--pg-bin").arg(harness::installation(cluster.major()).bin).run()
+    };
+    assert_eq!(verdict(), ("unproven".into(), "attention".into()));
+    let late = cluster.value("SELECT now()::text");
+    drill(&["--target-time", &late]).exits(5);
+    assert_eq!(verdict(), ("at-risk".into(), "bad".into()));
+    drill(&["--latest"]).succeeds();
+    assert_eq!(verdict(), ("unproven".into(), "good".into()), "nothing was verified yet");
 }

@@ -1,8 +1,9 @@
 //! The whole story, on every supported version, on a directory and on S3: archive, back up, suffer
-//! an accident, recover to the moment before.
+//! an accident, prove that the moment before can be had, recover to it.
 
 use std::process::Command;
 
+use serde_json::Value;
 use walden::postgres::MajorVersion;
 
 use crate::harness::{self, Bucket, Cluster, Scratch, Walden};
@@ -83,6 +84,7 @@ fn tell(major: MajorVersion, repository: &str, environment: &[(&str, String)]) {
     source.sql("INSERT INTO note VALUES (1000)");
     source.sql("DROP TABLE account");
     source.archive_everything();
+    prove(&source, &before);
 
     let place = Scratch::new();
     let target = place.join("restored");
@@ -103,6 +105,28 @@ fn tell(major: MajorVersion, repository: &str, environment: &[(&str, String)]) {
     assert_eq!(recovered.value("SELECT count(*) FROM note WHERE id = 1000"), "0");
     assert_eq!(recovered.value("SHOW archive_mode"), "off");
     nothing_is_wrong_with(&mut recovered);
+}
+
+/// All that is stored is read, the recovery is rehearsed, and the report says what came of both.
+fn prove(source: &Cluster, time: &str) {
+    let answer = |walden: Walden| -> Value {
+        let output = walden.arg("--json").run().succeeds();
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output}"))
+    };
+    let verified = answer(source.walden().args(["verify", "--deep"]));
+    assert_eq!(verified["outcome"], "sound", "{verified:#}");
+    assert_eq!(verified["segments"], verified["segments_read"], "{verified:#}");
+
+    let place = Scratch::new();
+    let bin = harness::installation(source.major()).bin;
+    let drill = source.walden().args(["drill", "--target-time", time]);
+    let drill = drill.arg("--scratch").arg(place.path()).arg("--pg-bin").arg(bin);
+    let drilled = answer(drill);
+    assert_eq!(drilled["verdict"], "passed", "{drilled:#}");
+
+    let report = source.walden().arg("report").arg("--output").arg(place.join("report.html"));
+    let report = answer(report);
+    assert_eq!(report["verdict"]["answer"], "recoverable", "{:#}", report["verdict"]);
 }
 
 /// amcheck on every index and table, every page read with its checksum, and every record of the new

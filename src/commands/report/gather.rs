@@ -110,6 +110,8 @@ fn tell(home: &Home, since: Timestamp, notes: &mut Vec<String>) -> Result<Told> 
             }
         }
     }
+    // Names tell the second only.
+    drills.sort_by_key(|drill: &DrillRecord| drill.ended);
     let last_drill = drills.last().cloned();
     drills.retain(|drill| drill.id >= first);
     Ok(Told { audit, drills, last_drill })
