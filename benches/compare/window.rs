@@ -1,5 +1,5 @@
-//! `walden window` over a repository of 100,000 segments in a directory: how long, and how much
-//! memory at most.
+//! `walden window` and `walden report` over a repository of 100,000 segments in a directory: how
+//! long, and how much memory at most.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -34,18 +34,22 @@ pub fn run() {
     fill(&repository);
     scratch::give(scratch.path());
     let walden = peers::binary(scratch.path());
-    let call = || {
+    let page = scratch.join("report.html").display().to_string();
+    let window = ["window", "--json"];
+    let report = ["report", "--since", "400d", "--output", &page];
+    let call = |words: &[&str]| {
         let call = Call::within(scratch.path()).env("WALDEN_STATE_DIR", scratch.join("state"));
         let call = call.program([&walden]).arg("--cluster").arg("bench");
-        call.arg("--repository").arg(&repository).arg("--json").arg("window")
+        let call = call.arg("--repository").arg(&repository);
+        words.iter().fold(call, Call::arg)
     };
-    println!("## A window over {SEGMENTS} segments\n");
-    let mut table = Table::new(&["`walden window`, a directory", "wall", "CPU", "peak memory"]);
-    let mut row = |what: &str, forget: &dyn Fn()| {
+    println!("## A window and a report over {SEGMENTS} segments\n");
+    let mut table = Table::new(&["a directory", "wall", "CPU", "peak memory"]);
+    let mut row = |what: &str, words: &[&str], forget: &dyn Fn()| {
         forget();
-        let took = call().time().unwrap_or_else(|why| panic!("{what}: {why}"));
+        let took = call(words).time().unwrap_or_else(|why| panic!("{what}: {why}"));
         forget();
-        let peak = call().peak_kib().unwrap_or_else(|why| panic!("{what}: {why}"));
+        let peak = call(words).peak_kib().unwrap_or_else(|why| panic!("{what}: {why}"));
         let peak = peak.map_or_else(|| "not seen".to_owned(), |kib| size(kib as f64 * 1024.0));
         table.row(vec![what.to_owned(), seconds(took.wall), seconds(took.cpu), peak]);
     };
@@ -57,9 +61,11 @@ pub fn run() {
     let forget_state = || {
         fs::remove_dir_all(scratch.join("state")).ok();
     };
-    row("the first ever, which writes the index", &forget_all);
-    row("on another host, from the index", &forget_state);
-    row("again on the same host", &|| {});
+    row("window, the first ever, which writes the index", &window, &forget_all);
+    row("window on another host, from the index", &window, &forget_state);
+    row("window again on the same host", &window, &|| {});
+    row("report on another host, from the index", &report, &forget_state);
+    row("report again on the same host", &report, &|| {});
     table.print();
 }
 

@@ -52,6 +52,9 @@ impl LocalServer {
         for place in configured.map(Path::to_path_buf).into_iter().chain(said) {
             match is_of(&place, &mut connection, source, is_insisted_on)? {
                 Ok(()) => {
+                    if configured.is_some_and(|configured| configured != place) {
+                        tracing::warn!("{why}: {} is read instead", place.display());
+                    }
                     pgdata = Some(place);
                     break;
                 }
