@@ -147,7 +147,7 @@ fn archiving_that_leads_elsewhere_ends_a_backup_in_its_first_minute() {
     let slow = archiving.backup().env("WALDEN_BACKUP_ARCHIVE_CHECK", "2s");
     let slow = slow.args(["--max-rate", "1MiB"]).run().exits(4);
     slow.stderr_has("no WAL of this backup arrived at").stderr_has("archived well");
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
 
     // Without the check it waits for its WAL, in vain.
     let blind = archiving.backup().args(["--no-archive-check", "--wal-timeout", "2s"]);
@@ -164,7 +164,7 @@ fn an_interrupted_backup_leaves_no_manifest_and_no_backup_running() {
 
     let told = Instant::now();
     running.wait().exits(75).stderr_has("no backup was published");
-    assert!(told.elapsed() < Duration::from_secs(5));
+    assert!(told.elapsed() < Duration::from_secs(20));
     let cluster = &archiving.cluster;
     cluster.wait_until("NOT EXISTS (SELECT FROM pg_stat_progress_basebackup)");
     assert_eq!(archiving.manifests(), Vec::<PathBuf>::new());

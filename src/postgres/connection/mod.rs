@@ -281,7 +281,7 @@ mod tests {
             let error = Connection::connect(&to(&listener, sslmode)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Server);
             assert!(error.to_string().contains("silent"), "{error}");
-            assert!(began.elapsed() < Duration::from_secs(5));
+            assert!(began.elapsed() < Duration::from_secs(20));
         }
     }
 
