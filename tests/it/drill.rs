@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::harness::scratch::SmallDisk;
 use crate::harness::{self, ANY_MAJOR, Cluster, ClusterBuilder, Output, Scratch, Walden};
 
 /// A live cluster with an archive to rehearse from, and a place for drills.
@@ -324,4 +325,26 @@ fn what_is_damaged_is_named_and_a_store_that_is_away_leaves_it_open() {
     scene.drill().arg("--latest").run().exits(6);
     fs::rename(&away, &here).unwrap();
     passed(scene.drill().args(["--latest", "--json"]).run());
+}
+
+#[test]
+fn a_full_disk_leaves_it_open_and_nothing_behind() {
+    let scene = Scene::of(Cluster::builder(ANY_MAJOR));
+    scene.live.sql(
+        "CREATE TABLE large AS SELECT n, repeat(md5(n::text), 30) AS what \
+         FROM generate_series(1, 60000) n",
+    );
+    scene.live.archive_everything();
+    // Too little for the backup; too little to be left beside what the WAL adds; enough.
+    let Some(disk) = SmallDisk::mount(scene.drills.path(), 16) else { return };
+    for (mib, words) in [(16, "not enough space"), (610, "MiB are left at")] {
+        disk.resize(mib);
+        let output = scene.drill().args(["--latest", "--json"]).run();
+        assert_eq!(record(&output)["verdict"], "incomplete", "{output}");
+        output.exits(6).stderr_has(words);
+        scene.leaves_nothing();
+    }
+    disk.resize(1024);
+    passed(scene.drill().args(["--latest", "--json"]).run());
+    scene.leaves_nothing();
 }

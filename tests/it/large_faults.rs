@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -13,6 +12,7 @@ use fastrand::Rng;
 use serde_json::Value;
 use walden::host::privileges;
 
+use crate::harness::scratch::SmallDisk;
 use crate::harness::site::files_below;
 use crate::harness::{self, ANY_MAJOR, Bucket, Cluster, Output, Scratch, Walden};
 
@@ -272,35 +272,17 @@ fn a_restore_that_is_killed_goes_on_where_it_was() {
 fn a_disk_that_is_full_ends_a_restore_and_room_lets_it_go_on() {
     let kept = Kept::begin();
     let id = kept.full();
-    let mount = |options: String, at: &Path| {
-        Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status()
-    };
     let small = kept.place.directory("small");
-    let owner = fs::metadata(&small).unwrap().uid();
-    // Mounting takes root.
-    let mounted = mount(format!("size=60m,mode=755,uid={owner}"), &small);
-    if !mounted.is_ok_and(|status| status.success()) {
-        return;
-    }
-    let mounted = Mounted(&small);
+    let Some(disk) = SmallDisk::mount(&small, 60) else { return };
     let refused = kept.restore(&id, "small/data").run();
     assert_ne!(refused.code(), Some(0), "{refused}");
     assert!(refused.stderr.to_lowercase().contains("space"), "{refused}");
     assert!(!kept.is_whole("small/data"));
-    mount(format!("remount,size=400m,mode=755,uid={owner}"), &small).unwrap();
+    disk.resize(400);
     kept.restore(&id, "small/data").run().succeeds();
     kept.restore(&id, "right").run().succeeds();
     expect_same(&kept.content("small/data"), &kept.content("right"));
-    drop(mounted);
-}
-
-struct Mounted<'a>(&'a Path);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.0).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || thread::panicking());
-    }
+    drop(disk);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Directories of a test: short of name, owned by the user PostgreSQL runs as, gone when dropped.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
 
 use walden::host::privileges;
 
@@ -54,5 +56,38 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         prefetcher::end_all_in(self.path());
+    }
+}
+
+/// A file system in memory, as small as a test wants it, until it is dropped.
+pub struct SmallDisk {
+    place: PathBuf,
+    owner: u32,
+}
+
+impl SmallDisk {
+    /// Over a directory, whose owner has it all. `None`: mounting takes root.
+    pub fn mount(place: &Path, mib: u64) -> Option<SmallDisk> {
+        let owner = fs::metadata(place).expect("look at a directory").uid();
+        mount(place, &format!("size={mib}m,mode=755,uid={owner}"))
+            .then(|| SmallDisk { place: place.to_owned(), owner })
+    }
+
+    pub fn resize(&self, mib: u64) {
+        let options = format!("remount,size={mib}m,mode=755,uid={}", self.owner);
+        assert!(mount(&self.place, &options), "resize {}", self.place.display());
+    }
+}
+
+fn mount(place: &Path, options: &str) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(place);
+    mount.status().is_ok_and(|status| status.success())
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(&self.place).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || thread::panicking());
     }
 }
