@@ -133,6 +133,18 @@ fn a_dropped_table_comes_back_with_all_that_belongs_to_it() {
 }
 
 #[test]
+fn what_a_column_names_beside_the_table_is_told_of() {
+    let mut both = Both::new(
+        "CREATE TABLE scans (n int, page oid); INSERT INTO scans SELECT 1, lo_creat(-1)",
+        "CREATE TABLE other (n int)",
+    );
+    let outcome = both.bring_back(both.request(&["scans"])).unwrap();
+    let notes = outcome.notes.join("\n");
+    assert!(notes.contains("Large objects do not come along"), "{notes}");
+    assert!(notes.contains("scans.page"), "{notes}");
+}
+
+#[test]
 fn beside_the_live_table_it_gets_another_schema_or_name() {
     let mut both = Both::new(ORDERS, ORDERS);
     both.live.sql("UPDATE orders SET amount = 0");

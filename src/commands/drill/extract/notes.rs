@@ -6,20 +6,22 @@ use crate::error::Result;
 use crate::postgres::connection::Connection;
 
 const LISTED_MAX: usize = 10;
+const LARGE_OBJECTS: &str = "Large objects do not come along, should these columns name any";
 
 pub fn of(connection: &mut Connection, tables: &[Table], request: &Request) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    let To::Database(destination) = &request.to else { return Ok(notes) };
-    if request.content == Content::DataOnly {
-        notes.push("Sequences of the live table stand where they stood.".to_owned());
-        return Ok(notes);
-    }
     let oids: Vec<String> = tables
         .iter()
         .flat_map(|table| &table.members)
         .map(|member| member.oid.to_string())
         .collect();
     let oids = oids.join(",");
+    let mut notes = Vec::new();
+    add(connection, &naming_large_objects(&oids), LARGE_OBJECTS, &mut notes)?;
+    let To::Database(destination) = &request.to else { return Ok(notes) };
+    if request.content == Content::DataOnly {
+        notes.push("Sequences of the live table stand where they stood.".to_owned());
+        return Ok(notes);
+    }
     if destination.place.is_other() {
         let own = format!(
             "SELECT 1 FROM pg_constraint WHERE conrelid IN ({oids}) AND contype = 'f' \
@@ -49,6 +51,17 @@ pub fn of(connection: &mut Connection, tables: &[Table], request: &Request) -> R
     );
     add(connection, &views, "Views on it are not made", &mut notes)?;
     Ok(notes)
+}
+
+/// Columns that may name one, where there are any. They are of type `oid`, or of a domain over it,
+/// such as `lo` of the extension of that name.
+fn naming_large_objects(oids: &str) -> String {
+    format!(
+        "SELECT attrelid::regclass || '.' || quote_ident(attname) FROM pg_attribute \
+         JOIN pg_type t ON t.oid = atttypid WHERE attrelid IN ({oids}) AND attnum > 0 \
+             AND 'oid'::regtype IN (t.oid, t.typbasetype) \
+             AND EXISTS (SELECT FROM pg_largeobject_metadata) ORDER BY 1"
+    )
 }
 
 fn add(connection: &mut Connection, sql: &str, what: &str, notes: &mut Vec<String>) -> Result<()> {
