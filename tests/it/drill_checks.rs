@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use walden::commands::drill::Recovered;
@@ -244,10 +245,11 @@ fn a_drill_says_by_its_exit_code_what_came_of_the_questions() {
     live.walden().arg("backup").run().succeeds();
     live.archive_everything();
     let bin = harness::installation(ANY_MAJOR).bin;
-    let drill = || {
-        let drill = live.walden().arg("drill").arg("--latest").arg("--pg-bin").arg(&bin);
+    let drill_by = |bin: &Path| {
+        let drill = live.walden().arg("drill").arg("--latest").arg("--pg-bin").arg(bin);
         drill.arg("--json").arg("--scratch").arg(drills.path())
     };
+    let drill = || drill_by(&bin);
     let asking = |sql: &str| {
         let file = words.join("checks.sql");
         fs::write(&file, sql).unwrap();
@@ -277,4 +279,23 @@ fn a_drill_says_by_its_exit_code_what_came_of_the_questions() {
     assert!(loss.stdout.contains("public.other in postgres is gone, had 1 rows"), "{loss}");
     let open = drill().args(["--checksums", "--no-count"]).run().exits(6);
     assert_eq!(record(&open)["tables"].as_array().unwrap().len(), 0);
+
+    let poor = words.join("poor");
+    copy_without_contrib(bin.parent().unwrap(), &poor);
+    let unasked = drill_by(&poor.join("bin")).arg("--amcheck").run().exits(6);
+    assert_eq!(record(&unasked)["verdict"], "incomplete");
+    assert!(unasked.stdout.contains("packages have it in postgresql-contrib"), "{unasked}");
+    drill_by(&poor.join("bin")).run().succeeds();
+}
+
+/// Programs of which the packages with amcheck are not installed.
+fn copy_without_contrib(installation: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-aL").arg(installation).arg(to).status().unwrap();
+    assert!(copied.success());
+    let extensions = to.join("share/postgresql/extension");
+    for entry in fs::read_dir(extensions).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("amcheck") {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
 }
