@@ -202,6 +202,16 @@ fn the_sources_settings_steer_no_drill() {
     assert_eq!(record["target"]["options"][0], "--target-latest");
     let notes = record["notes"].to_string();
     assert!(notes.contains("The source preloads no_such_library"), "{notes}");
+
+    let question = scene.created.join("preloaded.sql");
+    fs::write(&question, "SELECT current_setting('shared_preload_libraries') = 'auto_explain'")
+        .unwrap();
+    fs::set_permissions(&question, fs::Permissions::from_mode(0o644)).unwrap();
+    let asking = || scene.drill().args(["--latest", "--json", "--sql"]).arg(&question);
+    asking().run().exits(5);
+    passed(asking().args(["--allow-preload", "auto_explain"]).run());
+    // That it is not on this host says nothing of the backup.
+    asking().args(["--allow-preload", "no_such_library"]).run().exits(6);
     scene.leaves_nothing();
 }
 
