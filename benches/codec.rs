@@ -127,6 +127,7 @@ fn manifest() -> Manifest {
         label: None,
         notes: Default::default(),
         taken: None,
+        names: false,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
         damaged: 0,

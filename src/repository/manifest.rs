@@ -56,6 +56,10 @@ pub struct Manifest {
     /// `None` in manifests of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<Taken>,
+    /// Whether `names.json.zst` is beside it; `false` also in manifests of before, beside which it
+    /// may be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names: bool,
     /// What is saved beside it of files outside of the data directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub configuration: Vec<ConfigurationFile>,
@@ -330,6 +334,7 @@ pub mod samples {
             label: Some("before the upgrade".to_owned()),
             notes: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
             taken: None,
+            names: false,
             configuration: Vec::new(),
             damaged_pages: Vec::new(),
             damaged: 0,

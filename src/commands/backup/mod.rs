@@ -153,6 +153,7 @@ fn copy(
     let names = names::save(&target, options, progress);
     let (names, saved) = names.map_or((None, None), |(names, facts)| (Some(names), Some(facts)));
     damage::tell(&mut manifest, names.as_ref());
+    manifest.names = names.is_some();
     drop(names);
     manifest.configuration = configuration::save(&target, options, mode, progress);
     finish::wait_for_wal(home, &manifest, request.wal_timeout, options, progress)?;

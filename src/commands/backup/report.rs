@@ -87,6 +87,7 @@ pub fn manifest(
         label: Some(label),
         notes: Default::default(),
         taken: None,
+        names: false,
         configuration: Vec::new(),
         damaged_pages: damage.pages,
         damaged: damage.count,

@@ -210,6 +210,7 @@ fn manifest(tablespaces: &[(u32, &str)]) -> Manifest {
         label: None,
         notes: Default::default(),
         taken: None,
+        names: false,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
         damaged: 0,

@@ -94,9 +94,11 @@ fn beside(
 ) -> Option<Sums> {
     let id = &manifest.id;
     let missing = || Error::new(ErrorKind::NotFound, "it is missing");
-    if folder.has_names
-        && let Err(error) = home.names(id)
-    {
+    let names = match folder.has_names || manifest.names {
+        true => home.names(id).and_then(|names| names.map(drop).ok_or_else(missing)),
+        false => Ok(()),
+    };
+    if let Err(error) = names {
         let cost = "walden find cannot say what tables were called when this backup was taken";
         book.failed(home.names_key(id), &error, Cost::Said(cost.to_owned()));
     }

@@ -292,6 +292,7 @@ fn manifest(
         label: Some(format!("walden {id}")),
         notes: Default::default(),
         taken: None,
+        names: false,
         configuration: Vec::new(),
         damaged_pages: Vec::new(),
         damaged: 0,

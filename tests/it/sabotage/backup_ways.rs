@@ -21,6 +21,7 @@ pub const WAYS: &[(&str, Deed)] = &[
     ("a flipped byte in the checksums", flipped_sums),
     ("the checksums lost", sums_lost),
     ("a flipped byte in the names", flipped_names),
+    ("the names lost", names_lost),
     ("a flipped byte in the configuration", flipped_configuration),
     ("the configuration lost", configuration_lost),
     ("a flipped byte in a manifest", flipped_manifest),
@@ -132,6 +133,11 @@ fn sums_lost(landscape: &Landscape, copy: &Copy) -> Expected {
 
 fn flipped_names(landscape: &Landscape, copy: &Copy) -> Expected {
     copy.flip_content(&landscape.full.object("names.json.zst"));
+    damage(&[&landscape.full.object("names.json.zst")]).backups(&[]).says(&["find"])
+}
+
+fn names_lost(landscape: &Landscape, copy: &Copy) -> Expected {
+    copy.remove(&landscape.full.object("names.json.zst"));
     damage(&[&landscape.full.object("names.json.zst")]).backups(&[]).says(&["find"])
 }
 

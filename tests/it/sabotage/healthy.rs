@@ -150,9 +150,20 @@ fn unfinished_write(verify: Verify<'_>) {
     });
 }
 
-/// A backup may have none.
+/// Who takes the backup may not read them.
 fn no_names(verify: Verify<'_>) {
-    changed(verify, |landscape, copy| copy.remove(&landscape.full.object("names.json.zst")));
+    let repository = Scratch::new();
+    let url = format!("file://{}", repository.path().display());
+    let source = Cluster::builder(ANY_MAJOR).archive_to(url, "main").start();
+    for database in source.column("SELECT datname FROM pg_database") {
+        source.sql(&format!("REVOKE CONNECT ON DATABASE \"{database}\" FROM PUBLIC"));
+    }
+    source.sql("CREATE ROLE streaming LOGIN REPLICATION");
+    source.archive_everything();
+    let backup = source.walden().args(["backup", "--mode", "stream"]).env("PGUSER", "streaming");
+    backup.run().succeeds().stderr_has("names of tables were not saved");
+    source.archive_everything();
+    verify(&source.walden());
 }
 
 fn killed_verification(verify: Verify<'_>) {
