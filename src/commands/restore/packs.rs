@@ -74,6 +74,11 @@ impl<'a> Packs<'a> {
         mixed(self.chain, tasks)
     }
 
+    /// The first one of the same backup.
+    pub fn first_beside(&self, pack: usize) -> usize {
+        self.firsts[self.name(pack).0]
+    }
+
     /// Of which backup it is, and its number there.
     fn name(&self, pack: usize) -> (usize, u32) {
         let source = self.firsts.partition_point(|first| *first <= pack) - 1;

@@ -105,7 +105,7 @@ impl<'a> Renewal<'a> {
         for part in &parts {
             packs_of(&packs, part, placement).into_iter().for_each(|pack| open[pack] += 1);
         }
-        let order = spread(&parts, &open, |part| packs_of(&packs, part, placement));
+        let order = spread(&parts, &open, |part| packs_of_oldest(&packs, part, placement));
         let state = State {
             next: 0,
             comparing: 0,
@@ -231,9 +231,10 @@ impl<'a> Renewal<'a> {
     }
 }
 
-/// The parts of one pack one after the other, and the packs in an order in which any number of the
-/// first ones lie all over the backup. Multiplying by the golden ratio, modulo 2^32, spreads best
-/// (D. Knuth, The Art of Computer Programming, volume 3, 6.4).
+/// What lies where one pack goes comes together, so that this pack can be fetched then; and the
+/// packs come in an order in which any number of the first ones lie all over the backup.
+/// Multiplying by the golden ratio, modulo 2^32, spreads best (D. Knuth, The Art of Computer
+/// Programming, volume 3, 6.4).
 fn spread(
     parts: &[Part],
     open: &[usize],
@@ -242,8 +243,9 @@ fn spread(
     let turn = |pack: usize| ((pack as u32).wrapping_mul(0x9e37_79b9), pack);
     let mut order: Vec<((u32, usize), Item)> = Vec::with_capacity(parts.len() + open.len());
     for (number, part) in parts.iter().enumerate() {
-        let pack = packs_of(part).first().copied();
-        order.push((turn(pack.unwrap_or_default()), Item::Part(number)));
+        // Of two packs that meet in it, the one that comes first needs it.
+        let first = packs_of(part).into_iter().map(turn).min();
+        order.push((first.unwrap_or_default(), Item::Part(number)));
     }
     let at_once = (0..open.len()).filter(|pack| open[*pack] == 0);
     order.extend(at_once.map(|pack| (turn(pack), Item::Pack(pack))));
@@ -273,6 +275,15 @@ fn packs_of(packs: &Packs<'_>, part: &Part, placement: &Placement) -> BTreeSet<u
     part.pieces(placement).flat_map(|piece| packs.of(&piece)).collect()
 }
 
+/// Those of the backup of the chain that most of it is of: what the others add lies all over.
+fn packs_of_oldest(packs: &Packs<'_>, part: &Part, placement: &Placement) -> BTreeSet<usize> {
+    let mut all = packs_of(packs, part, placement);
+    match all.last().map(|last| packs.first_beside(*last)) {
+        Some(first) => all.split_off(&first),
+        None => all,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -280,28 +291,32 @@ mod tests {
     use super::{Item, spread};
     use crate::commands::restore::compare::Part;
 
-    /// Of a hundred packs: those of even numbers are filled by two parts each, the others by none.
+    /// A hundred packs, each of two parts whole and of one that it shares with the next one.
     #[test]
-    fn the_first_of_all_packs_lie_all_over() {
-        let parts: Vec<Part> = (0..100).flat_map(|n| Part::of(n, 1, 1)).collect();
-        let open: Vec<usize> = (0..100).map(|pack| if pack % 2 == 0 { 2 } else { 0 }).collect();
-        let pack_of = |part: &Part| part.file / 2 * 2;
-        let order = spread(&parts, &open, |part| BTreeSet::from([pack_of(part)]));
-        assert_eq!(order.len(), 150, "each once");
-        assert_eq!(BTreeSet::from_iter(order.iter().copied()).len(), 150);
-
-        let mut packs: Vec<usize> = Vec::new();
-        for item in order {
-            let pack = match item {
-                Item::Part(part) => pack_of(&parts[part]),
-                Item::Pack(pack) => pack,
-            };
-            if packs.last() != Some(&pack) {
-                packs.push(pack);
-            }
+    fn with_each_part_that_is_compared_packs_can_be_fetched_that_lie_all_over() {
+        const PACKS: usize = 100;
+        let parts: Vec<Part> = (0..3 * PACKS).flat_map(|n| Part::of(n, 1, 1)).collect();
+        let packs_of = |part: &Part| match part.file % 3 {
+            2 => BTreeSet::from([part.file / 3, (part.file / 3 + 1).min(PACKS - 1)]),
+            _ => BTreeSet::from([part.file / 3]),
+        };
+        let mut open = vec![0; PACKS + 20];
+        for pack in parts.iter().flat_map(packs_of) {
+            open[pack] += 1;
         }
-        assert_eq!(packs.len(), 100, "what is of one pack comes together");
-        let tenths: BTreeSet<usize> = packs[..20].iter().map(|pack| pack / 10).collect();
-        assert_eq!(tenths.len(), 10, "{:?}", &packs[..20]);
+        let order = spread(&parts, &open, packs_of);
+        assert_eq!(BTreeSet::from_iter(order.iter().copied()).len(), 3 * PACKS + 20, "each once");
+
+        let mut ready: Vec<usize> = Vec::new();
+        for (compared, item) in order.iter().enumerate() {
+            let Item::Part(part) = item else { continue };
+            for pack in packs_of(&parts[*part]) {
+                open[pack] -= 1;
+                ready.extend((open[pack] == 0).then_some(pack));
+            }
+            assert!(compared < 4 * ready.len() + 10, "{compared} compared for {}", ready.len());
+        }
+        let tenths: BTreeSet<usize> = ready[..25].iter().map(|pack| pack / 10).collect();
+        assert_eq!(tenths.len(), 10, "{:?}", &ready[..25]);
     }
 }
