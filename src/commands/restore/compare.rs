@@ -14,9 +14,10 @@ use crate::repository::Home;
 use crate::repository::manifest::Manifest;
 use crate::repository::sums::{self, CHUNK_BYTES, Sums, chunk_range};
 
-/// Chunks that are compared in one go, 16 MiB: little enough that a large file keeps all
-/// processors busy, and enough that a disk reads on. Tests have small files, of several parts too.
-const CHUNKS_AT_ONCE: usize = if cfg!(test) { 2 } else { 128 };
+/// Chunks that are compared in one go, 4 MiB: enough that a disk reads on, and little beside a
+/// pack, since what is compared for one pack beyond its ends is ahead of what can be fetched.
+/// Tests have small files, of several parts too.
+const CHUNKS_AT_ONCE: usize = if cfg!(test) { 2 } else { 32 };
 
 /// A part of a file that lies in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
