@@ -11,6 +11,7 @@ pub mod lock;
 pub mod page_cache;
 pub mod priority;
 pub mod privileges;
+pub mod read_ahead;
 pub mod spill;
 pub mod state;
 pub mod termination;

@@ -6,14 +6,16 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::commands::backup::halt::{Halt, others_stopped};
 use crate::commands::backup::local::plan::{Blocks, Content, Planned};
 use crate::commands::backup::local::walk::unreadable;
 use crate::commands::progress::Progress;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::bandwidth::Bandwidth;
 use crate::host::page_cache;
+use crate::host::read_ahead::ReadAhead;
 use crate::postgres::page::{PAGE_BYTES, Page};
 
 /// What is asked of the disk at once: with less it is slower by half, where nothing is read ahead.
@@ -31,7 +33,7 @@ pub struct Reader<'r> {
 pub struct Opened<'o> {
     entry: &'o Planned,
     /// `None` where there is nothing to open, or not any more.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     is_gone: bool,
     window: RefCell<Window>,
 }
@@ -43,6 +45,8 @@ struct Window {
     bytes: Vec<u8>,
     /// Nothing beyond it is asked for.
     end: u64,
+    /// Where there is more than one of them.
+    ahead: Option<ReadAhead>,
 }
 
 impl Reader<'_> {
@@ -63,7 +67,7 @@ impl Reader<'_> {
         match File::open(&path) {
             Ok(file) => {
                 page_cache::read_nothing_ahead(&file);
-                Ok(opened(Some(file), false))
+                Ok(opened(Some(Arc::new(file)), false))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(opened(None, true)),
             Err(error) => Err(unreadable(&path, error)),
@@ -95,7 +99,7 @@ impl Reader<'_> {
 
     /// One block once more; `false` where it is no longer there.
     pub fn read_again(&self, opened: &Opened<'_>, block: u32, page: &mut Page) -> bool {
-        let Some(file) = &opened.file else { return false };
+        let Some(file) = opened.file.as_deref() else { return false };
         let at = u64::from(block) * PAGE_BYTES as u64;
         std::os::unix::fs::FileExt::read_exact_at(file, page, at).is_ok()
     }
@@ -150,24 +154,54 @@ impl Reader<'_> {
     fn refill(&self, opened: &Opened<'_>, at: u64, window: &mut Window) -> Result<()> {
         let length = WINDOW_BYTES.min(window.end - at) as usize;
         window.at = at;
+        if window.begin_ahead(opened, at)
+            && let Some(ahead) = &mut window.ahead
+        {
+            self.wait_for_turn(length)?;
+            let piece = ahead.next(std::mem::take(&mut window.bytes));
+            window.bytes = piece.map_err(|error| self.unreadable(opened, error))?;
+            return Ok(());
+        }
         window.bytes.clear();
         window.bytes.resize(length, 0);
         self.read_at(opened, at, &mut window.bytes)
     }
 
-    /// Everything read of the cluster's large files comes by here.
     fn read_at(&self, opened: &Opened<'_>, at: u64, buffer: &mut [u8]) -> Result<()> {
         let Some(file) = &opened.file else { return Ok(()) };
-        if !self.bandwidth.take(buffer.len() as u64, &|| self.halt.is_on()) {
-            return Err(others_stopped());
-        }
+        self.wait_for_turn(buffer.len())?;
         let read = page_cache::read_at_sparing(file, buffer, at);
-        read.map_err(|error| unreadable(&self.pgdata.join(&opened.entry.path), error))?;
+        read.map_err(|error| self.unreadable(opened, error))?;
         Ok(())
+    }
+
+    /// Everything read of the cluster's large files is counted here.
+    fn wait_for_turn(&self, length: usize) -> Result<()> {
+        match self.bandwidth.take(length as u64, &|| self.halt.is_on()) {
+            true => Ok(()),
+            false => Err(others_stopped()),
+        }
+    }
+
+    fn unreadable(&self, opened: &Opened<'_>, error: io::Error) -> Error {
+        unreadable(&self.pgdata.join(&opened.entry.path), error)
     }
 }
 
 impl Window {
+    /// Whether the window that begins at `at` comes from a thread that reads ahead; where no thread
+    /// can be had, none does.
+    fn begin_ahead(&mut self, opened: &Opened<'_>, at: u64) -> bool {
+        let range = at..self.end;
+        if self.ahead.is_none()
+            && range.end - range.start > WINDOW_BYTES
+            && let Some(file) = &opened.file
+        {
+            self.ahead = ReadAhead::begin(file.clone(), range, WINDOW_BYTES as usize).ok();
+        }
+        self.ahead.as_ref().is_some_and(|ahead| ahead.at() == at)
+    }
+
     /// What of it begins at this place of the file.
     fn from(&self, at: u64) -> &[u8] {
         let skipped = at.checked_sub(self.at).and_then(|skipped| usize::try_from(skipped).ok());
