@@ -74,6 +74,11 @@ impl<'a> Packs<'a> {
         mixed(self.chain, tasks)
     }
 
+    /// That of a task, among all of the chain.
+    pub fn number(&self, task: &Task) -> usize {
+        self.firsts[task.source] + task.number as usize
+    }
+
     /// The first one of the same backup.
     pub fn first_beside(&self, pack: usize) -> usize {
         self.firsts[self.name(pack).0]

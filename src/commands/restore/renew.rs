@@ -53,6 +53,8 @@ struct State<'a> {
     packs: Packs<'a>,
     /// For each pack: how many parts may still want something of it.
     open: Vec<usize>,
+    /// For each pack: bytes that agree where its content goes, and that nobody was told of yet.
+    held: Vec<u64>,
     ready: VecDeque<Task>,
     /// Files that do not agree.
     changed: BTreeSet<usize>,
@@ -111,6 +113,7 @@ impl<'a> Renewal<'a> {
             comparing: 0,
             fetching: 0,
             packs,
+            held: vec![0; open.len()],
             open,
             ready: VecDeque::new(),
             changed: BTreeSet::new(),
@@ -191,7 +194,6 @@ impl<'a> Renewal<'a> {
     fn compare(&self, part: &Part, comparer: &Comparer<'_>, fetch: &Fetch<'_>) -> Result<()> {
         let compared = comparer.compare(part, self.placement)?;
         fetch.targets.compared(part.file, compared.kept, &compared.file)?;
-        (fetch.progress)(compared.kept);
         let mut state = self.state();
         state.comparing -= 1;
         state.renewed.kept += compared.kept;
@@ -199,14 +201,27 @@ impl<'a> Renewal<'a> {
             state.changed.insert(part.file);
         }
         want(&mut state.packs, part.file, &compared.wanted);
-        for pack in packs_of(&state.packs, part, self.placement) {
+        let packs = packs_of(&state.packs, part, self.placement);
+        // Comparing is quick and fetching may not be: what agrees counts as done with its pack.
+        let mut told = match packs.last() {
+            Some(pack) => {
+                state.held[*pack] += compared.kept;
+                0
+            }
+            None => compared.kept,
+        };
+        for pack in packs {
             state.open[pack] -= 1;
             if state.open[pack] == 0 {
-                let task = state.packs.take(pack);
-                state.ready.extend(task);
+                match state.packs.take(pack) {
+                    Some(task) => state.ready.push_back(task),
+                    None => told += std::mem::take(&mut state.held[pack]),
+                }
             }
         }
         self.news.notify_all();
+        drop(state);
+        (fetch.progress)(told);
         Ok(())
     }
 
@@ -221,8 +236,13 @@ impl<'a> Renewal<'a> {
             None => reader.insert(fetch.reader()?),
         };
         fetch.place(self.chain, task, reader, &|| self.stop.load(Ordering::Relaxed))?;
-        self.state().fetching -= 1;
+        let mut state = self.state();
+        state.fetching -= 1;
+        let pack = state.packs.number(task);
+        let told = std::mem::take(&mut state.held[pack]);
         self.news.notify_all();
+        drop(state);
+        (fetch.progress)(told);
         Ok(())
     }
 
