@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commands::restore::extract;
 use crate::commands::restore::marker::UNFINISHED;
@@ -60,7 +61,14 @@ fn chain() -> (Sample, Vec<u8>) {
 }
 
 fn restore(sample: &Sample, request: &Request) -> Done {
-    prepare(&sample.repository, request.clone()).unwrap().carry_out(&|_| ()).unwrap()
+    let prepared = prepare(&sample.repository, request.clone()).unwrap();
+    let told = AtomicU64::new(0);
+    let progress = |bytes| {
+        told.fetch_add(bytes, Ordering::Relaxed);
+    };
+    let done = prepared.carry_out(&progress).unwrap();
+    assert_eq!(told.into_inner(), prepared.stream_bytes(), "progress ends where it should");
+    done
 }
 
 /// Every file below, by its path, with its content; symbolic links by what they lead to.
