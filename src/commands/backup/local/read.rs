@@ -45,7 +45,7 @@ struct Window {
     bytes: Vec<u8>,
     /// Nothing beyond it is asked for.
     end: u64,
-    /// Where there is more than one of them.
+    /// Has the next ones ready, where this is not the only one.
     ahead: Option<ReadAhead>,
 }
 
