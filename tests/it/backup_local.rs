@@ -232,7 +232,7 @@ fn files_that_are_not_the_servers_are_not_taken_for_them() {
     assert_eq!(cluster.value("SELECT count(*) FROM pg_stat_progress_basebackup"), "0");
     fs::remove_file(copy.join("postmaster.pid")).unwrap();
     // The server itself says where its files are.
-    backup().run().succeeds().stderr_has("is read instead");
+    backup().run().succeeds().stderr_has("is read instead of pgdata");
 }
 
 fn server_user() -> Option<walden::host::privileges::User> {

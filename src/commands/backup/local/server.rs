@@ -53,7 +53,11 @@ impl LocalServer {
             match is_of(&place, &mut connection, source, is_insisted_on)? {
                 Ok(()) => {
                     if configured.is_some_and(|configured| configured != place) {
-                        tracing::warn!("{why}: {} is read instead", place.display());
+                        tracing::warn!(
+                            "the server says that its files are in {}, which is read instead of \
+                             pgdata (--pgdata): {why}",
+                            place.display()
+                        );
                     }
                     pgdata = Some(place);
                     break;
